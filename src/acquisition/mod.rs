@@ -1,0 +1,1 @@
+//! The watched folder: which files are whole, and which were seen before.

@@ -1,0 +1,169 @@
+//! The validated settings: what every other room reads, free of file formats.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::geometry::PixelSpacing;
+
+/// Everything the daemon was told, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Who we are on the wire.
+    pub site: SiteSettings,
+    /// Where films come from.
+    pub acquisition: AcquisitionSettings,
+    /// Where the daemon keeps what must survive.
+    pub state: StateSettings,
+    /// Which bundle serves.
+    pub model: ModelSettings,
+    /// The broker.
+    pub mqtt: MqttSettings,
+    /// What is published and how.
+    pub result: ResultSettings,
+    /// Starting and stopping.
+    pub daemon: DaemonSettings,
+    /// The journal.
+    pub log: LogSettings,
+}
+
+/// Who we are on the wire: the topics are `xr/v1/<site>/<device>/..`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiteSettings {
+    /// One MQTT topic level: no `/`, `+`, `#` or control character.
+    pub site: String,
+    /// One MQTT topic level.
+    pub device: String,
+}
+
+/// The acquisition folder and the gates a file passes before it is read (R1-R16).
+#[derive(Clone, Debug, PartialEq)]
+pub struct AcquisitionSettings {
+    /// Absolute path of the watched folder; it may be missing at start (R16).
+    pub folder: PathBuf,
+    /// Whether its sub-folders are watched too.
+    pub recursive: bool,
+    /// How often the whole folder is listed, whatever inotify says (R1).
+    pub rescan: Duration,
+    /// How long size and mtime must stay unchanged; `None` chooses by file system (R4b): 2 s local, 5 s network.
+    pub settle: Option<Duration>,
+    /// After this long without becoming complete a file is refused (R4c).
+    pub max_settle: Duration,
+    /// A film `X` counts only when `X<suffix>` exists too (R4d).
+    pub done_marker: Option<String>,
+    /// What happens to a film once its result is durable (R13).
+    pub after: AfterPublish,
+    /// Larger files are refused unread (R12).
+    pub max_file_bytes: u64,
+    /// Images of more pixels are refused before their pixels are decoded (R12).
+    pub max_pixels: u64,
+    /// Tries before a film is quarantined (R10).
+    pub max_attempts: u32,
+    /// For how long a film's identity is remembered (R7).
+    pub remember: Duration,
+    /// The scale of films whose file states none (R32: `config`).
+    pub pixel_spacing: Option<PixelSpacing>,
+}
+
+/// What happens to a film once its result is durable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AfterPublish {
+    /// Nothing: the source is read-only for us.
+    Keep,
+    /// It is moved into this folder.
+    Move(PathBuf),
+    /// It is deleted.
+    Delete,
+}
+
+/// Where the daemon keeps what must survive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateSettings {
+    /// Absolute path; ledger, outbox and quarantine live below it.
+    pub directory: PathBuf,
+}
+
+/// Which bundle serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSettings {
+    /// The bundle's directory.
+    pub directory: PathBuf,
+    /// Threads of one inference.
+    pub threads: usize,
+}
+
+/// The broker and how to reach it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MqttSettings {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Unique on the broker.
+    pub client_id: String,
+    /// Absent: plain TCP, for loopback only unless `allow_plaintext`.
+    pub tls: Option<TlsSettings>,
+    /// Absent: anonymous.
+    pub credentials: Option<CredentialSettings>,
+    /// MQTT keep-alive (R24).
+    pub keep_alive: Duration,
+    /// Without a PUBACK for this long the connection is rebuilt (R24).
+    pub ack_timeout: Duration,
+    /// Longest pause between attempts to connect (R25).
+    pub max_backoff: Duration,
+    /// Our own limit on a packet; the broker's may be lower (R22).
+    pub max_packet_bytes: u32,
+}
+
+/// TLS towards the broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsSettings {
+    /// PEM file of the authorities that may sign the broker's certificate; absent: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of our certificate chain and its key, for mutual TLS.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// A user name and where its password lies (R39: never in the environment or an argument).
+#[derive(Clone, Debug, PartialEq)]
+pub struct CredentialSettings {
+    /// The user's name.
+    pub username: String,
+    /// A file of mode 0600, or a credential of the service manager.
+    pub password_file: PathBuf,
+}
+
+/// What is published and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResultSettings {
+    /// Hold a result that the broker accepted but no subscriber took (R19).
+    pub require_subscriber: bool,
+    /// A result published later than this after acquisition is marked historical (R29).
+    pub fresh: Duration,
+    /// A file holding the site's key for tokens of DICOM UIDs (R31); absent: a key made at first start.
+    pub token_key_file: Option<PathBuf>,
+}
+
+/// Starting and stopping.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DaemonSettings {
+    /// How long a stop may wait for work in hand and unacknowledged results.
+    pub drain: Duration,
+}
+
+/// The journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSettings {
+    /// An `EnvFilter` directive ("info", "landmarkd=debug").
+    pub filter: String,
+    /// One line of text or one JSON object an event.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people and journald.
+    Text,
+    /// For log collectors.
+    Json,
+}

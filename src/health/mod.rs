@@ -1,0 +1,1 @@
+//! The state of the machine: GPU and memory.

@@ -1,0 +1,1 @@
+//! Model bundles: manifest, digests, network and golden film.

@@ -1,0 +1,1 @@
+//! NFDP on LibTorch (feature `torch`): the only room that knows the framework.

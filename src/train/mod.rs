@@ -1,0 +1,1 @@
+//! The workstation trainer (feature `train`).
