@@ -80,12 +80,13 @@ impl Film {
     #[must_use]
     pub fn warp(&self, from_source: &Similarity, frame: Size) -> NetworkInput {
         let mut pixels = Vec::with_capacity(frame.area() as usize);
-        self.sample(from_source, frame, |value| pixels.push((value / 257.0).round() as u8));
+        self.sample(from_source, frame, |value, _| pixels.push((value / 257.0).round() as u8));
         NetworkInput { size: frame, pixels, from_source: *from_source }
     }
 
-    /// Calls `each` with the bilinear sample (0..=65535) of every frame pixel, row by row.
-    pub fn sample(&self, from_source: &Similarity, frame: Size, mut each: impl FnMut(f32)) {
+    /// Calls `each` with the bilinear sample (0..=65535) of every frame pixel, row by row, and whether the pixel's
+    /// centre lies on the film.
+    pub fn sample(&self, from_source: &Similarity, frame: Size, mut each: impl FnMut(f32, bool)) {
         // Film pixel i averages source pixels f*i .. f*i + f - 1, whose centre is f*i + (f - 1) / 2.
         let factor = f64::from(self.factor);
         let half = (factor - 1.0) / 2.0;
@@ -98,7 +99,8 @@ impl Film {
             for column in 0..frame.width {
                 let x = (start.x + step.x * f64::from(column)) as f32;
                 let y = (start.y + step.y * f64::from(column)) as f32;
-                each(self.bilinear(x, y, w, h));
+                let inside = x >= -0.5 && y >= -0.5 && x < w as f32 - 0.5 && y < h as f32 - 0.5;
+                each(self.bilinear(x, y, w, h), inside);
             }
         }
     }
@@ -157,7 +159,7 @@ mod tests {
             let frame = Size::new(64, 64);
             let map = nfdp_frame(size, frame);
             let mut values = Vec::new();
-            film.sample(&map, frame, |v| values.push(v));
+            film.sample(&map, frame, |v, _| values.push(v));
             for (fx, fy) in [(32u32, 32u32), (20, 40), (40, 12)] {
                 let p = map.inverse().apply(Point::new(f64::from(fx), f64::from(fy)));
                 let expected = 1000.0 + 20.0 * p.x + 10.0 * p.y;

@@ -1,6 +1,8 @@
 //! A film as gray values, from the bytes of any supported file to the network's input.
 
+mod decode_tmp;
 mod frame;
+pub use decode_tmp::*;
 
 pub use frame::{Film, NetworkInput, network_input, reduction_factor};
 
@@ -15,4 +17,12 @@ pub struct Radiograph {
     pub pixels: Vec<u16>,
     /// The scale, where the file states one.
     pub spacing: Option<PixelSpacing>,
+}
+
+impl Radiograph {
+    /// A film of gray values alone.
+    #[must_use]
+    pub const fn gray(size: Size, pixels: Vec<u16>) -> Self {
+        Self { size, pixels, spacing: None }
+    }
 }

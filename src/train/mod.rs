@@ -1,1 +1,26 @@
-//! The workstation trainer (feature `train`).
+//! The workstation trainer (feature `train`): data sets, augmentation, metrics, runs and export, in pure Rust.
+//!
+//! A run decodes its films once (`run`), draws augmented batches on threads (`loader`, `augment`), steps an engine
+//! behind plain vectors (`batch`, implemented by `crate::network` with the feature `torch`), validates (`metrics`)
+//! and keeps its state (`checkpoint`).
+
+pub mod checkpoint;
+pub mod command;
+pub mod datasets;
+pub mod metrics;
+
+mod augment;
+mod batch;
+mod loader;
+mod preset;
+#[cfg(feature = "torch")]
+mod run;
+mod schedule;
+
+pub use augment::{AugmentConfig, Augmentation};
+pub use batch::{Array, Batch, FilmPrediction, Weights};
+pub use loader::{Epoch, LoadedBatch, LoaderConfig, TrainingFilm, plain_batch};
+pub use preset::TrainConfig;
+#[cfg(feature = "torch")]
+pub use run::{Run, RunError, create_folder, load, source_points};
+pub use schedule::linear_rate;
