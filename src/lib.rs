@@ -1,8 +1,10 @@
 //! landmarkd (map to be written)
 
 pub mod acquisition;
+pub mod analysis;
 pub mod cli;
 pub mod config;
+pub mod crash_point;
 pub mod daemon;
 pub mod disposition;
 pub mod geometry;
@@ -14,7 +16,10 @@ pub mod mqtt;
 #[cfg(feature = "torch")]
 pub mod network;
 pub mod outbox;
+pub mod overlay;
 pub mod radiograph;
 pub mod report;
+pub mod secret;
+pub mod store;
 #[cfg(feature = "train")]
 pub mod train;

@@ -1,1 +1,13 @@
 //! The wiring: the only room that knows all the others.
+//!
+//! [`run`] opens the state, readies the model and starts three parties: the folder (`acquisition`), one thread that
+//! owns the network (`worker`) and the publisher (`mqtt`). Films reach the worker through a channel of one; results
+//! reach the publisher through the outbox on disk and nothing else, so a stuck broker never holds up a film.
+//! Any of the three ending early, by error or panic, stops all of them.
+
+mod condition;
+mod service_manager;
+mod supervise;
+mod worker;
+
+pub use supervise::{DaemonError, run};

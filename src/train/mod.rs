@@ -9,18 +9,30 @@ pub mod command;
 pub mod datasets;
 pub mod metrics;
 
+mod architecture;
+mod atlas;
 mod augment;
 mod batch;
+mod evaluate;
+mod export;
 mod loader;
+mod onnx;
 mod preset;
+mod publish;
 #[cfg(feature = "torch")]
 mod run;
 mod schedule;
+mod spline;
 
+pub use architecture::{Convolution, convolutions, multiply_accumulates, parameters};
+pub use atlas::{Atlas, AtlasError, atlas, mean_shape};
 pub use augment::{AugmentConfig, Augmentation};
 pub use batch::{Array, Batch, FilmPrediction, Weights};
+pub use evaluate::{EvaluateError, ISBI_MM_PER_PX, evaluate};
+pub use export::{ExportError, ExportOptions, Storage, export_nfdp};
 pub use loader::{Epoch, LoadedBatch, LoaderConfig, TrainingFilm, plain_batch};
 pub use preset::TrainConfig;
+pub use publish::{Publication, PublishError, publish};
 #[cfg(feature = "torch")]
 pub use run::{Run, RunError, create_folder, load, source_points};
 pub use schedule::linear_rate;

@@ -1,0 +1,165 @@
+//! The bytes of a film to its result: decode, localize, report, in one call and without side effects.
+
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+
+use crate::disposition::Disposition;
+use crate::geometry::PixelSpacing;
+use crate::inference::{InferenceError, Localization, Localizer};
+use crate::landmark::Landmark;
+use crate::model::Bundle;
+use crate::radiograph::{DecodeError, Limits, NetworkInput, Radiograph, decode};
+use crate::report::{DicomTokens, FilmResult, ImageInfo, LandmarkResult, ModelInfo, Stage, Timing, TokenKey};
+
+/// How films are analysed.
+#[derive(Clone, Debug)]
+pub struct AnalystOptions {
+    /// Threads of one inference.
+    pub threads: usize,
+    /// Images of more pixels are refused before they are decoded.
+    pub max_pixels: u64,
+    /// The scale of films whose file states none.
+    pub pixel_spacing: Option<PixelSpacing>,
+    /// The site's key for tokens of DICOM identifiers.
+    pub token_key: TokenKey,
+}
+
+/// A bundle's network in hand: takes films to results, one after another.
+pub struct Analyst {
+    localizer: Localizer,
+    model: ModelInfo,
+    limits: Limits,
+    pixel_spacing: Option<PixelSpacing>,
+    token_key: TokenKey,
+}
+
+/// What was found on a film, and what it was found on.
+#[derive(Debug)]
+pub struct Analysis {
+    /// What is published.
+    pub result: FilmResult,
+    /// The film.
+    pub radiograph: Radiograph,
+    /// In source pixels.
+    pub landmarks: Vec<Landmark>,
+    /// What the network saw.
+    pub input: NetworkInput,
+}
+
+/// Why a film has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum AnalysisError {
+    /// Its bytes are no film we can read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The network failed on it.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+}
+
+impl AnalysisError {
+    /// The step that failed.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        match self {
+            Self::Decode(_) => Stage::Decode,
+            Self::Inference(_) => Stage::Inference,
+        }
+    }
+
+    /// What it asks the daemon to do.
+    #[must_use]
+    pub const fn disposition(&self) -> Disposition {
+        match self {
+            Self::Decode(error) => error.disposition(),
+            Self::Inference(error) => error.disposition(),
+        }
+    }
+}
+
+impl Analyst {
+    /// Prepares a bundle's network.
+    ///
+    /// # Errors
+    /// When the runtime cannot use the network.
+    pub fn new(bundle: &Bundle, options: AnalystOptions) -> Result<Self, InferenceError> {
+        let AnalystOptions { threads, max_pixels, pixel_spacing, token_key } = options;
+        let localizer = Localizer::new(bundle, threads)?;
+        let manifest = bundle.manifest();
+        let model = ModelInfo {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            sha256: bundle.network_sha256().to_owned(),
+            backend: localizer.backend().to_owned(),
+        };
+        let limits = Limits { max_pixels, ..Limits::default() };
+        Ok(Self { localizer, model, limits, pixel_spacing, token_key })
+    }
+
+    /// What serves.
+    #[must_use]
+    pub const fn model(&self) -> &ModelInfo {
+        &self.model
+    }
+
+    /// How far a landmark of the bundle's golden film lies at most from where the bundle expects it, in its pixels.
+    ///
+    /// # Errors
+    /// When the golden film cannot be read or the network fails on it.
+    pub fn self_test(&mut self, bundle: &Bundle) -> Result<f64, InferenceError> {
+        self.localizer.self_test(bundle)
+    }
+
+    /// Localizes the landmarks of the film in `bytes`.
+    ///
+    /// # Errors
+    /// When the bytes are no film within the limits, or the network fails.
+    pub fn analyse(&mut self, bytes: &[u8]) -> Result<Analysis, AnalysisError> {
+        let started = Instant::now();
+        let mut radiograph = decode(bytes, &self.limits)?;
+        let decode_ms = started.elapsed().as_secs_f64() * 1e3;
+        radiograph.spacing = radiograph.spacing.or(self.pixel_spacing);
+        let Localization { landmarks, input, frame_time, inference_time } = self.localizer.localize(&radiograph)?;
+        let timing = Timing {
+            decode_ms,
+            frame_ms: frame_time.as_secs_f64() * 1e3,
+            inference_ms: inference_time.as_secs_f64() * 1e3,
+        };
+        let result = FilmResult {
+            image: self.image(bytes, &radiograph),
+            landmarks: landmarks.iter().map(|landmark| landmark_result(landmark, radiograph.spacing)).collect(),
+            model: self.model.clone(),
+            timing,
+        };
+        Ok(Analysis { result, radiograph, landmarks, input })
+    }
+
+    fn image(&self, bytes: &[u8], radiograph: &Radiograph) -> ImageInfo {
+        let token = |uid: &Option<String>| uid.as_ref().map(|uid| self.token_key.token(uid));
+        ImageInfo {
+            sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            format: radiograph.format.to_string(),
+            width_px: radiograph.size.width,
+            height_px: radiograph.size.height,
+            spacing: radiograph.spacing,
+            dicom: radiograph.dicom.as_ref().map(|identity| DicomTokens {
+                sop_instance: token(&identity.sop_instance_uid),
+                series_instance: token(&identity.series_instance_uid),
+                study_instance: token(&identity.study_instance_uid),
+            }),
+        }
+    }
+}
+
+fn landmark_result(landmark: &Landmark, spacing: Option<PixelSpacing>) -> LandmarkResult {
+    LandmarkResult {
+        name: landmark.name.clone(),
+        x_px: landmark.point.x,
+        y_px: landmark.point.y,
+        x_mm: spacing.map(|s| landmark.point.x * s.x_mm),
+        y_mm: spacing.map(|s| landmark.point.y * s.y_mm),
+        sigma_px: landmark.sigma_px,
+        score: landmark.score,
+    }
+}

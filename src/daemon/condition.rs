@@ -1,0 +1,84 @@
+//! What the daemon knows of itself, gathered for the status topic.
+
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::acquisition::{FolderState, WatchMode};
+use crate::report::{Condition, FolderState as ReportedFolder, ModelInfo, Reason};
+
+/// The one place where all parties pin what concerns the status.
+#[derive(Debug)]
+pub(super) struct ConditionBoard {
+    sender: watch::Sender<Condition>,
+}
+
+impl ConditionBoard {
+    pub(super) fn new(model: ModelInfo) -> Self {
+        let condition = Condition { model: Some(model), ..Condition::default() };
+        Self { sender: watch::Sender::new(condition) }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Condition> {
+        self.sender.subscribe()
+    }
+
+    pub(super) fn film_finished(&self, now: SystemTime) {
+        self.sender.send_modify(|condition| condition.last_film = Some(now));
+    }
+
+    fn folder(&self, state: FolderState) {
+        self.sender.send_if_modified(|condition| {
+            let before = (condition.folder, condition.reasons.contains(&Reason::FolderMissing));
+            let (folder, missing) = match state {
+                FolderState::Starting => (ReportedFolder::Unknown, false),
+                FolderState::Watching { mode: WatchMode::Events, .. } => (ReportedFolder::Watching, false),
+                FolderState::Watching { mode: WatchMode::Polling, .. } => (ReportedFolder::Polling, false),
+                FolderState::Missing { .. } | FolderState::Unresponsive { .. } => (ReportedFolder::Missing, true),
+            };
+            condition.folder = folder;
+            if missing {
+                condition.reasons.insert(Reason::FolderMissing);
+            } else {
+                condition.reasons.remove(&Reason::FolderMissing);
+            }
+            before != (folder, missing)
+        });
+    }
+
+    /// Follows the folder's state until `shutdown`.
+    pub(super) async fn follow_folder(&self, mut state: watch::Receiver<FolderState>, shutdown: CancellationToken) {
+        loop {
+            let now = *state.borrow_and_update();
+            self.folder(now);
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_folder_degrades_and_heals() {
+        let model = ModelInfo {
+            name: "m".to_owned(),
+            version: "1.0.0".to_owned(),
+            sha256: String::new(),
+            backend: "tract-cpu".to_owned(),
+        };
+        let board = ConditionBoard::new(model);
+        let watching = board.subscribe();
+        board.folder(FolderState::Missing { since: SystemTime::UNIX_EPOCH });
+        assert!(watching.borrow().reasons.contains(&Reason::FolderMissing));
+        assert_eq!(watching.borrow().folder, ReportedFolder::Missing);
+        board.folder(FolderState::Watching { mode: WatchMode::Polling, filesystem: "nfs" });
+        assert!(watching.borrow().reasons.is_empty());
+        assert_eq!(watching.borrow().folder, ReportedFolder::Polling);
+    }
+}

@@ -1,0 +1,232 @@
+//! The thread that owns the network: one film after another, from the folder's hand into the outbox.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use redb::Database;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::condition::ConditionBoard;
+use crate::acquisition::{
+    Acquired, AcquiredFilm, FAULT_LOG_INTERVAL, FaultLog, FilmSource, Ledger, LedgerError, Outcome, Quarantine,
+    QuarantineError, Reason, RefusedFile,
+};
+use crate::analysis::{Analysis, Analyst};
+use crate::crash_point;
+use crate::disposition::Disposition;
+use crate::outbox::{Outbox, OutboxError};
+use crate::report::{Draft, EventId, FilmError, Origin, ReportError, Stage};
+
+/// How long the worker rests after the disk refused it, before it takes the next film.
+const REST_AFTER_FAULT: Duration = Duration::from_secs(1);
+
+/// Everything a film needs on its way; one thread owns it.
+pub(super) struct Worker {
+    pub(super) analyst: Analyst,
+    pub(super) database: Arc<Database>,
+    pub(super) ledger: Ledger,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) quarantine: Quarantine,
+    pub(super) origin: Origin,
+    /// Part of every event's id (R27).
+    pub(super) config_hash: String,
+    pub(super) condition: Arc<ConditionBoard>,
+    pub(super) shutdown: CancellationToken,
+}
+
+/// Why a film could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WorkerError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+    #[error("the event cannot be written")]
+    Report(#[from] ReportError),
+    #[error("the state cannot be written")]
+    Store(#[source] Box<redb::Error>),
+    #[error("the model fails: {0}")]
+    Model(String),
+}
+
+impl WorkerError {
+    fn store(error: impl Into<redb::Error>) -> Self {
+        Self::Store(Box::new(error.into()))
+    }
+
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::Ledger(error) => error.disposition(),
+            Self::Outbox(error) => error.disposition(),
+            Self::Quarantine(error) => error.disposition(),
+            Self::Store(error) if matches!(**error, redb::Error::Io(_)) => Disposition::Retry,
+            Self::Store(_) | Self::Report(_) | Self::Model(_) => Disposition::Fatal,
+        }
+    }
+}
+
+impl Worker {
+    /// Takes films until the folder has no more to give or a stop is asked for.
+    ///
+    /// A film that is dropped unfinished is handed out again by the folder, now or after the next start.
+    pub(super) fn run(mut self, mut films: mpsc::Receiver<Acquired>) -> Result<(), WorkerError> {
+        let mut faults = FaultLog::new(FAULT_LOG_INTERVAL);
+        while let Some(acquired) = films.blocking_recv() {
+            if self.shutdown.is_cancelled() {
+                return Ok(());
+            }
+            crash_point::reach("film.received");
+            let taken = match acquired {
+                Acquired::Film(film) => self.film(&film),
+                Acquired::Exhausted(film) => self.exhausted(&film),
+                Acquired::Refused(file) => self.refused(&file),
+            };
+            let Err(fault) = taken else { continue };
+            if fault.disposition() != Disposition::Retry {
+                return Err(fault);
+            }
+            let cause = chain(&fault).join(": ");
+            if let Some(times) = faults.occurred(cause.clone(), std::time::Instant::now()) {
+                warn!("a film must wait, it stays in the folder and is tried again ({times} times so far): {cause}");
+            }
+            std::thread::sleep(REST_AFTER_FAULT);
+        }
+        Ok(())
+    }
+
+    fn film(&mut self, film: &AcquiredFilm) -> Result<(), WorkerError> {
+        let identity = film.source.film;
+        let attempts = self.ledger.begin_attempt(identity, SystemTime::now())?;
+        crash_point::reach("attempt.counted");
+        let analysis = match self.analyst.analyse(&film.bytes) {
+            Ok(analysis) => analysis,
+            Err(error) if error.disposition() == Disposition::Reject => {
+                return self.quarantine_film(film, error.stage(), chain(&error), attempts);
+            }
+            Err(error) => return Err(WorkerError::Model(chain(&error).join(": "))),
+        };
+        crash_point::reach("film.analysed");
+        let Analysis { result, .. } = &analysis;
+        let id = EventId::of_result(&result.image.sha256, &result.model.sha256, &self.config_hash);
+        match self.origin.result(id, result, film.acquired, SystemTime::now()) {
+            Ok(draft) => {
+                let sequence =
+                    self.commit(&draft, &film.source, |sequence| Outcome::Done { sequence }).inspect_err(|_| {
+                        // The disk refused, not the film: the attempt must not count against it. If even that cannot
+                        // be written, the film has one attempt less.
+                        let _ = self.ledger.withdraw_attempt(identity, SystemTime::now());
+                    })?;
+                let timing = &result.timing;
+                info!(
+                    "film {}: {} landmarks, event {sequence}; decoded in {:.0} ms, framed in {:.0} ms, localized in \
+                     {:.0} ms",
+                    short(&result.image.sha256),
+                    result.landmarks.len(),
+                    timing.decode_ms,
+                    timing.frame_ms,
+                    timing.inference_ms
+                );
+                Ok(())
+            }
+            Err(error) => self.quarantine_film(film, Stage::Report, chain(&error), attempts),
+        }
+    }
+
+    fn exhausted(&self, film: &AcquiredFilm) -> Result<(), WorkerError> {
+        let why = format!("the daemon ended {} times while it worked on this film", film.attempts);
+        self.quarantine_film(film, Stage::Crash, vec![why], film.attempts)
+    }
+
+    fn quarantine_film(
+        &self,
+        film: &AcquiredFilm,
+        stage: Stage,
+        errors: Vec<String>,
+        attempts: u32,
+    ) -> Result<(), WorkerError> {
+        let message = errors.join(": ");
+        let mut reason = Reason::new(film.source.film, stage, errors, attempts, film.acquired);
+        let model = self.analyst.model();
+        reason.model = Some(format!("{} {}", model.name, model.version));
+        let entry = self.quarantine.put(film.source.film, &film.bytes, &reason)?;
+        let name = film.source.film.to_string();
+        let refusal = FilmError { image_sha256: Some(name.clone()), stage, message: message.clone(), attempts };
+        let sequence = self.refuse(&refusal, &name, &film.source, film.acquired, |sequence| Outcome::Quarantined {
+            sequence,
+        })?;
+        warn!("film {}: refused as event {sequence}, kept in {}: {message}", short(&name), entry.display());
+        Ok(())
+    }
+
+    fn refused(&self, file: &RefusedFile) -> Result<(), WorkerError> {
+        let name = file.source.film.to_string();
+        let image_sha256 = (!file.source.is_unread()).then(|| name.clone());
+        let message = file.why.to_string();
+        let refusal = FilmError { image_sha256, stage: Stage::Read, message: message.clone(), attempts: 0 };
+        let outcome = |sequence| Outcome::Refused { sequence };
+        let sequence = self.refuse(&refusal, &name, &file.source, file.acquired, outcome)?;
+        warn!("film {}: refused as event {sequence}: {message}", short(&name));
+        Ok(())
+    }
+
+    fn refuse(
+        &self,
+        refusal: &FilmError,
+        name: &str,
+        source: &FilmSource,
+        acquired: SystemTime,
+        outcome: impl FnOnce(u64) -> Outcome,
+    ) -> Result<u64, WorkerError> {
+        let id = EventId::of_error(name, &self.analyst.model().sha256, &self.config_hash);
+        let draft = self.origin.error(id, refusal, acquired, SystemTime::now())?;
+        self.commit(&draft, source, outcome)
+    }
+
+    /// The event, its sequence number and the film's end become durable together, or not at all (R17).
+    fn commit(
+        &self,
+        draft: &Draft,
+        source: &FilmSource,
+        outcome: impl FnOnce(u64) -> Outcome,
+    ) -> Result<u64, WorkerError> {
+        let now = SystemTime::now();
+        let tx = self.database.begin_write().map_err(WorkerError::store)?;
+        let sequence = self.outbox.append(&tx, draft)?;
+        self.ledger.finish(&tx, source, outcome(sequence), now)?;
+        crash_point::reach("event.appended");
+        tx.commit().map_err(WorkerError::store)?;
+        crash_point::reach("event.committed");
+        self.outbox.wake();
+        self.condition.film_finished(now);
+        Ok(sequence)
+    }
+}
+
+/// An error and its causes, outermost first.
+fn chain(error: &dyn Error) -> Vec<String> {
+    let mut texts = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        texts.push(error.to_string());
+        cause = error.source();
+    }
+    texts
+}
+
+/// The start of a digest: enough to find a film by, in a log line.
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!("the worker panicked; the daemon stops and its service manager starts it again");
+        }
+    }
+}
