@@ -1,5 +1,12 @@
 //! From the network's input to landmarks: one trait, one backend a file.
 
+mod localizer;
+mod tract;
+
+pub use localizer::{Localization, Localizer, SELF_TEST_TOLERANCE_PX};
+pub use tract::TractDetector;
+
+use crate::disposition::Disposition;
 use crate::geometry::{Point, Size};
 use crate::radiograph::NetworkInput;
 
@@ -48,4 +55,53 @@ pub enum InferenceError {
         /// Its own words, the whole chain.
         reason: String,
     },
+    /// The network file is not one the runtime can prepare.
+    #[error("{backend} cannot use the network: {reason}; reinstall the model bundle")]
+    Load {
+        /// Which runtime.
+        backend: &'static str,
+        /// Its own words, the whole chain.
+        reason: String,
+    },
+    /// The network runs, but is not of the kind its bundle says.
+    #[error("{backend}: the network's {what} is {found}, its bundle needs {expected}")]
+    Interface {
+        /// Which runtime.
+        backend: &'static str,
+        /// Which part of the interface.
+        what: String,
+        /// What the bundle says.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+    /// A coordinate or sigma is NaN or infinite.
+    #[error("{backend}: landmark {landmark} of the network's output is not a finite number")]
+    NotFinite {
+        /// Which runtime.
+        backend: &'static str,
+        /// Its index, from 0.
+        landmark: usize,
+    },
+    /// The bundle's golden film cannot be used.
+    #[error("the bundle's golden film: {reason}; reinstall the model bundle")]
+    Golden {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl InferenceError {
+    /// A film that the network answers with nonsense is refused; anything else is the model's or our fault.
+    #[must_use]
+    pub const fn disposition(&self) -> Disposition {
+        match self {
+            Self::NotFinite { .. } => Disposition::Reject,
+            Self::FrameSize { .. }
+            | Self::Runtime { .. }
+            | Self::Load { .. }
+            | Self::Interface { .. }
+            | Self::Golden { .. } => Disposition::Fatal,
+        }
+    }
 }

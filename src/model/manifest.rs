@@ -1,0 +1,289 @@
+//! The manifest: what a bundle says about itself, and the checks that need no other file.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::geometry::{Point, Size};
+
+/// The manifest format this build reads and writes.
+pub(super) const FORMAT: u32 = 1;
+/// Sides of the frame divide by the backbone's coarsest stride.
+const FRAME_MULTIPLE: u32 = 32;
+/// Largest side of a frame: beyond it one inference needs gigabytes.
+const MAX_FRAME_SIDE: u32 = 2048;
+
+/// `manifest.json` of a bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The manifest's own format: 1.
+    pub format: u32,
+    /// The bundle's name, that of its directory ("ceph19-nfdp").
+    pub name: String,
+    /// `major.minor.patch` of the bundle.
+    pub version: String,
+    /// The oldest daemon that can serve it, `major.minor.patch`.
+    pub minimum_daemon: String,
+    /// The network file and what it eats.
+    pub network: Network,
+    /// Landmark names in the network's order.
+    pub landmarks: Vec<String>,
+    /// The film that every installation is tested with.
+    pub golden: GoldenFilm,
+    /// What it was trained on and how.
+    pub training: Training,
+    /// What was measured, one entry a test set and truth.
+    pub metrics: Vec<Metrics>,
+    /// Terms of the weights ("CC-BY-NC-4.0", ..).
+    pub licence: String,
+    /// What must be said with every use ("research use, not a medical device").
+    pub notice: String,
+}
+
+/// The network file and what it eats.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Its name in the bundle's directory.
+    pub file: String,
+    /// SHA-256 of its bytes, hexadecimal.
+    pub sha256: String,
+    /// The frame it was exported for, in pixels.
+    pub frame: Size,
+    /// Frame pixels per heatmap pixel.
+    pub heatmap_stride: u32,
+    /// How a film becomes its input.
+    pub preprocessing: Preprocessing,
+}
+
+/// How a film becomes the network's input; a closed set, so that no daemon guesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Preprocessing {
+    /// The NFDP frame: centred, padded to the frame's aspect ratio, enlarged by 1.25, bilinear, 0 outside the film;
+    /// 8-bit gray, read as `v / 255 - 0.5`, one channel.
+    #[serde(rename = "nfdp-gray8")]
+    NfdpGray8,
+}
+
+/// A film made by the project, with what this network finds on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenFilm {
+    /// Its name in the bundle's directory: a gray PNG.
+    pub file: String,
+    /// SHA-256 of its bytes, hexadecimal.
+    pub sha256: String,
+    /// Columns and rows.
+    pub size: Size,
+    /// Where the network placed the landmarks when the bundle was made, in pixels of the film.
+    pub expected_px: Vec<Point>,
+    /// Where they are, in pixels of the film.
+    pub true_px: Vec<Point>,
+    /// How the film was made, of what.
+    pub origin: String,
+}
+
+/// What a network was trained on and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// The data set and which part of it.
+    pub data: String,
+    /// Films trained on.
+    pub films: u32,
+    /// Where the weights started ("He initialisation", ..).
+    pub initialisation: String,
+    /// Schedule, hardware and duration, in words.
+    pub procedure: String,
+}
+
+/// Localization errors on one test set against one truth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// The test set.
+    pub data: String,
+    /// Whose landmarks were taken as true ("mean of both readers", ..).
+    pub truth: String,
+    /// Films in it.
+    pub films: u32,
+    /// Mean radial error in millimetres.
+    pub mre_mm: f64,
+    /// Standard deviation of the radial error in millimetres.
+    pub sd_mm: f64,
+    /// Success detection rates.
+    pub sdr: Vec<SuccessRate>,
+}
+
+/// The share of landmarks found within a distance.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuccessRate {
+    /// The distance.
+    pub within_mm: f64,
+    /// 0 to 100.
+    pub percent: f64,
+}
+
+/// A field that cannot be right.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Its path ("network.frame").
+    pub(super) field: String,
+    /// What it says.
+    pub(super) value: String,
+    /// What it may say.
+    pub(super) expected: String,
+}
+
+impl Manifest {
+    /// Checks every field that can be checked without the files.
+    pub(super) fn validate(&self, daemon: &str) -> Result<(), Fault> {
+        let check = |field: &str, holds: bool, value: &dyn std::fmt::Display, expected: &str| {
+            let (field, value, expected) = (field.to_owned(), value.to_string(), expected.to_owned());
+            if holds { Ok(()) } else { Err(Fault { field, value, expected }) }
+        };
+        let landmarks = self.landmarks.len();
+        let Network { file, sha256, frame, heatmap_stride, preprocessing: Preprocessing::NfdpGray8 } = &self.network;
+        check("format", self.format == FORMAT, &self.format, "1, the format this daemon reads")?;
+        check("name", is_plain_name(&self.name), &self.name, NAME_RULE)?;
+        check("version", triple(&self.version).is_some(), &self.version, VERSION_RULE)?;
+        check("minimum_daemon", triple(&self.minimum_daemon).is_some(), &self.minimum_daemon, VERSION_RULE)?;
+        let new_enough = triple(daemon) >= triple(&self.minimum_daemon);
+        check("minimum_daemon", new_enough, &self.minimum_daemon, &format!("at most this daemon's version, {daemon}"))?;
+        check("network.file", is_plain_name(file), file, NAME_RULE)?;
+        check("network.sha256", is_digest(sha256), sha256, DIGEST_RULE)?;
+        let side = |v: u32| (FRAME_MULTIPLE..=MAX_FRAME_SIDE).contains(&v) && v.is_multiple_of(FRAME_MULTIPLE);
+        let sides = format!("sides that are multiples of {FRAME_MULTIPLE} up to {MAX_FRAME_SIDE}");
+        check("network.frame", side(frame.width) && side(frame.height), frame, &sides)?;
+        check("network.heatmap_stride", *heatmap_stride == 4, heatmap_stride, "4")?;
+        check("landmarks", landmarks > 0, &landmarks, "at least one name")?;
+        let mut seen = BTreeSet::new();
+        for (i, name) in self.landmarks.iter().enumerate() {
+            check(&format!("landmarks[{i}]"), is_landmark_name(name), name, "lower-case letters, digits and `_`")?;
+            check(&format!("landmarks[{i}]"), seen.insert(name), name, "a name that occurs once")?;
+        }
+        let golden = &self.golden;
+        check("golden.file", is_plain_name(&golden.file) && golden.file != *file, &golden.file, NAME_RULE)?;
+        check("golden.sha256", is_digest(&golden.sha256), &golden.sha256, DIGEST_RULE)?;
+        for (field, points) in [("golden.expected_px", &golden.expected_px), ("golden.true_px", &golden.true_px)] {
+            let points_value = format!("{} points", points.len());
+            check(field, points.len() == landmarks, &points_value, &format!("{landmarks} points, one a landmark"))?;
+            for (i, point) in points.iter().enumerate() {
+                let at = format!("({}, {})", point.x, point.y);
+                let on_film = format!("on the film of {}", golden.size);
+                check(&format!("{field}[{i}]"), golden.size.contains(*point), &at, &on_film)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const NAME_RULE: &str = "letters, digits, `-`, `_` and `.`, not starting with `.`, each file its own";
+const VERSION_RULE: &str = "major.minor.patch in digits";
+const DIGEST_RULE: &str = "64 lower-case hexadecimal digits";
+
+/// A file or bundle name that stays in its directory.
+fn is_plain_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !name.is_empty() && name.len() <= 100 && !name.starts_with('.') && name.bytes().all(plain)
+}
+
+fn is_landmark_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(plain)
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn triple(version: &str) -> Option<[u32; 3]> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    let triple = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(triple)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A manifest without fault, of two landmarks.
+    pub(in crate::model) fn manifest() -> Manifest {
+        Manifest {
+            format: FORMAT,
+            name: "test-nfdp".to_owned(),
+            version: "1.2.3".to_owned(),
+            minimum_daemon: "0.1.0".to_owned(),
+            network: Network {
+                file: "network.onnx".to_owned(),
+                sha256: "0".repeat(64),
+                frame: Size::new(96, 128),
+                heatmap_stride: 4,
+                preprocessing: Preprocessing::NfdpGray8,
+            },
+            landmarks: vec!["sella".to_owned(), "nasion".to_owned()],
+            golden: GoldenFilm {
+                file: "golden.png".to_owned(),
+                sha256: "1".repeat(64),
+                size: Size::new(30, 40),
+                expected_px: vec![Point::new(3.0, 4.0), Point::new(20.5, 39.0)],
+                true_px: vec![Point::new(3.0, 4.5), Point::new(20.0, 39.0)],
+                origin: "synthetic".to_owned(),
+            },
+            training: Training {
+                data: "none".to_owned(),
+                films: 0,
+                initialisation: "none".to_owned(),
+                procedure: "none".to_owned(),
+            },
+            metrics: vec![],
+            licence: "CC0-1.0".to_owned(),
+            notice: "research use, not a medical device".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_sound_manifest_survives_json() {
+        let json = serde_json::to_string(&manifest()).expect("plain data");
+        let read: Manifest = serde_json::from_str(&json).expect("what was written");
+        assert_eq!(read, manifest());
+        assert_eq!(read.validate("0.1.0"), Ok(()));
+    }
+
+    #[test]
+    fn an_unknown_field_is_an_error() {
+        let json = serde_json::to_string(&manifest()).expect("plain data").replacen("{", "{\"colour\":1,", 1);
+        let error = serde_json::from_str::<Manifest>(&json).expect_err("refused").to_string();
+        assert!(error.contains("unknown field `colour`"), "{error}");
+    }
+
+    #[test]
+    fn each_fault_names_its_field() {
+        type Change = fn(&mut Manifest);
+        let cases: &[(&str, Change)] = &[
+            ("format", |m| m.format = 2),
+            ("name", |m| m.name = "../up".to_owned()),
+            ("version", |m| m.version = "1.2".to_owned()),
+            ("minimum_daemon", |m| m.minimum_daemon = "0.2.0".to_owned()),
+            ("network.file", |m| m.network.file = "/etc/passwd".to_owned()),
+            ("network.sha256", |m| m.network.sha256 = "A".repeat(64)),
+            ("network.frame", |m| m.network.frame = Size::new(100, 128)),
+            ("network.frame", |m| m.network.frame = Size::new(0, 128)),
+            ("network.heatmap_stride", |m| m.network.heatmap_stride = 8),
+            ("landmarks", |m| m.landmarks.clear()),
+            ("landmarks[1]", |m| m.landmarks[1] = "sella".to_owned()),
+            ("landmarks[0]", |m| m.landmarks[0] = "Sella Turcica".to_owned()),
+            ("golden.file", |m| m.golden.file = "network.onnx".to_owned()),
+            ("golden.expected_px", |m| m.golden.expected_px.truncate(1)),
+            ("golden.expected_px[0]", |m| m.golden.expected_px[0].x = f64::NAN),
+            ("golden.true_px[1]", |m| m.golden.true_px[1].y = 40.0),
+        ];
+        for (field, change) in cases {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            assert_eq!(manifest.validate("0.1.0").expect_err("refused").field, *field);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Does the exported network, run by tract, give what the paper's network gives in PyTorch?
+//!
+//! The golden figures and how they were made: `tests/parity/nfdp_torch.py`. Weights are pseudo-random by name, so
+//! nothing large lies in the repository.
+#![cfg(feature = "train")]
+
+use std::path::Path;
+
+use landmarkd::geometry::{Point, Similarity, Size};
+use landmarkd::inference::{Detector, FrameLandmark, InferenceError, TractDetector};
+use landmarkd::radiograph::NetworkInput;
+use landmarkd::train::{Array, ExportError, ExportOptions, Storage, Weights, convolutions, export_nfdp};
+use prost::Message;
+use serde_json::Value;
+use tract_onnx::pb::ModelProto;
+
+#[path = "support/pseudo_weights.rs"]
+mod pseudo_weights;
+
+const FRAME: Size = Size::new(96, 128);
+const LANDMARKS: usize = 19;
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("parity/nfdp_golden.json")).expect("the golden file is JSON")
+}
+
+/// The weights of the golden figures.
+fn weights() -> Weights {
+    let mut weights = Weights::new();
+    let mut add = |name: String, shape: Vec<usize>| {
+        let values = pseudo_weights::values(&name, &shape);
+        weights.insert(name, Array { shape, values });
+    };
+    for (name, layer) in convolutions(LANDMARKS) {
+        add(format!("{name}.weight"), layer.shape().to_vec());
+        for part in ["weight", "bias", "running_mean", "running_var"] {
+            add(format!("{}.{part}", layer.norm), vec![layer.outputs]);
+        }
+    }
+    add("sigma.weight".to_owned(), vec![2 * LANDMARKS, 512]);
+    add("sigma.bias".to_owned(), vec![2 * LANDMARKS]);
+    weights
+}
+
+fn export(storage: Storage) -> Vec<u8> {
+    export_nfdp(&weights(), FRAME, LANDMARKS, ExportOptions { storage, ..ExportOptions::default() })
+        .expect("the pseudo-random weights are complete")
+}
+
+fn input(index: usize) -> NetworkInput {
+    let pixels = pseudo_weights::frame(index, FRAME.width as usize, FRAME.height as usize);
+    NetworkInput { size: FRAME, pixels, from_source: Similarity::IDENTITY }
+}
+
+/// The golden landmarks of frame `index`, in frame pixels.
+fn expected(golden: &Value, index: usize) -> Vec<(Point, [f64; 2])> {
+    let sides = [FRAME.width, FRAME.height].map(f64::from);
+    let at = |kind: &str, k: usize, axis: usize| golden["eval"][kind][index][k][axis].as_f64().expect("a number");
+    (0..LANDMARKS)
+        .map(|k| {
+            let [x, y] = [0, 1].map(|axis| (at("coordinates", k, axis) + 0.5) * sides[axis]);
+            (Point::new(x, y), [0, 1].map(|axis| at("sigma", k, axis) * sides[axis]))
+        })
+        .collect()
+}
+
+/// The largest deviations of coordinates and sigma, in frame pixels.
+fn deviations(found: &[FrameLandmark], expected: &[(Point, [f64; 2])]) -> (f64, f64) {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).fold((0.0, 0.0), |(p, s), (f, (point, sigma))| {
+        let sigma_px = (f.sigma_px[0] - sigma[0]).abs().max((f.sigma_px[1] - sigma[1]).abs());
+        (f64::max(p, f.point.distance(*point)), f64::max(s, sigma_px))
+    })
+}
+
+#[test]
+fn tract_gives_the_golden_landmarks() {
+    let golden = golden();
+    for (storage, file, point_px, sigma_px) in
+        [(Storage::F32, "nfdp-f32.onnx", 0.005, 0.005), (Storage::F16, "nfdp-f16.onnx", 0.05, 0.05)]
+    {
+        let onnx = export(storage);
+        // For check_onnx.py, which puts the same question to the ONNX checker and to ONNX Runtime.
+        std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(file), &onnx).expect("the target folder is ours");
+        let mut detector = TractDetector::new(&onnx, FRAME, LANDMARKS, 1).expect("tract runs the export");
+        for index in 0..2 {
+            let found = detector.detect(&input(index)).expect("a frame of the right size");
+            let (point, sigma) = deviations(&found, &expected(&golden, index));
+            println!("{storage:?}, frame {index}: {point:.6} px, sigma {sigma:.6} px");
+            assert!(point < point_px && sigma < sigma_px, "{storage:?}, frame {index}: {point} px, sigma {sigma} px");
+        }
+    }
+}
+
+#[test]
+fn the_score_is_one_less_the_mean_normalised_sigma() {
+    let mut detector = TractDetector::new(&export(Storage::F32), FRAME, LANDMARKS, 1).expect("tract runs the export");
+    for landmark in detector.detect(&input(0)).expect("a frame of the right size") {
+        let mean =
+            (landmark.sigma_px[0] / f64::from(FRAME.width) + landmark.sigma_px[1] / f64::from(FRAME.height)) / 2.0;
+        assert!((landmark.score - (1.0 - mean)).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn the_graph_is_the_rewritten_one() {
+    let model = ModelProto::decode(export(Storage::F16).as_slice()).expect("a protobuf");
+    let graph = model.graph.expect("a graph");
+    let count = |op: &str| graph.node.iter().filter(|n| n.op_type == op).count();
+    assert_eq!((model.ir_version, model.opset_import[0].version), (8, 17));
+    assert_eq!((count("BatchNormalization"), count("Resize")), (0, 0));
+    assert_eq!(count("MatMul"), 2 * 4 + 1, "four doublings by two products, and the soft-argmax");
+    assert_eq!(count("Conv"), 20 + 8 + 7 + 2, "backbone, neck, head, and the output convolution on fine and coarse");
+    let dims = |name: &str| graph.initializer.iter().find(|i| i.name == name).map(|i| i.dims.clone());
+    assert_eq!(dims("backbone.conv1.weight.f16"), Some(vec![64, 1, 7, 7]));
+    assert_eq!(graph.output.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["coordinates", "sigma"]);
+}
+
+#[test]
+fn a_cephalogram_network_fits_25_megabytes() {
+    let onnx = export_nfdp(&weights(), Size::new(512, 512), LANDMARKS, ExportOptions::default()).expect("complete");
+    assert!(onnx.len() <= 25_000_000, "{} bytes", onnx.len());
+}
+
+#[test]
+fn what_cannot_be_exported_says_why() {
+    let refused = |change: fn(&mut Weights), frame: Size, options: ExportOptions| {
+        let mut weights = weights();
+        change(&mut weights);
+        export_nfdp(&weights, frame, LANDMARKS, options).expect_err("refused")
+    };
+    let plain = ExportOptions::default();
+    let missing = refused(|w| drop(w.remove("neck.2.smooth_bn.running_var")), FRAME, plain);
+    assert_eq!(missing.to_string(), "the weights have no tensor `neck.2.smooth_bn.running_var`");
+    let shape = refused(|w| w.get_mut("sigma.bias").expect("there").shape = vec![40], FRAME, plain);
+    assert_eq!(shape.to_string(), "`sigma.bias` has shape [40], expected [38]");
+    let nan = refused(|w| w.get_mut("head.output.weight").expect("there").values[5] = f32::NAN, FRAME, plain);
+    assert!(matches!(nan, ExportError::Value { .. }), "{nan}");
+    let large = refused(|w| w.get_mut("backbone.conv1.weight").expect("there").values[0] = 1e6, FRAME, plain);
+    assert!(matches!(large, ExportError::Value { storage: Storage::F16, .. }), "{large}");
+    assert!(matches!(refused(|_| (), Size::new(100, 128), plain), ExportError::Frame { .. }));
+    assert!(matches!(refused(|_| (), FRAME, ExportOptions { top_down: true, ..plain }), ExportError::TopDown));
+}
+
+#[test]
+fn a_network_of_another_kind_is_refused_when_it_is_loaded() {
+    let onnx = export(Storage::F16);
+    let load = |network: &[u8], frame, landmarks| TractDetector::new(network, frame, landmarks, 1).err();
+    assert!(matches!(load(b"no protobuf", FRAME, LANDMARKS), Some(InferenceError::Load { .. })));
+    assert!(matches!(load(&onnx[..onnx.len() / 2], FRAME, LANDMARKS), Some(InferenceError::Load { .. })));
+    let turned = load(&onnx, Size::new(128, 96), LANDMARKS).expect("refused").to_string();
+    assert!(turned.contains("1,1,128,96") && turned.contains("1,1,96,128"), "{turned}");
+    let fewer = load(&onnx, FRAME, 18).expect("refused").to_string();
+    assert!(fewer.contains("`coordinates`") && fewer.contains("1,19,2"), "{fewer}");
+}
+
+#[test]
+fn a_frame_of_another_size_is_refused() {
+    let mut detector = TractDetector::new(&export(Storage::F16), FRAME, LANDMARKS, 1).expect("tract runs the export");
+    let other = NetworkInput { size: Size::new(128, 96), ..input(0) };
+    assert!(matches!(detector.detect(&other), Err(InferenceError::FrameSize { .. })));
+}
