@@ -1,0 +1,134 @@
+//! The `data` of an event: what was found on a film, or why it was refused.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::geometry::PixelSpacing;
+
+/// What was found on one film: the `data` of a result event and of a line of `landmarkd predict --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilmResult {
+    /// The film.
+    pub image: ImageInfo,
+    /// In the order of the bundle's manifest.
+    pub landmarks: Vec<LandmarkResult>,
+    /// What found them.
+    pub model: ModelInfo,
+    /// How long it took.
+    pub timing: Timing,
+}
+
+/// Why a film was refused: the `data` of an error event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilmError {
+    /// SHA-256 of the file's bytes, hexadecimal; absent when the file could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_sha256: Option<String>,
+    /// Which step refused it.
+    pub stage: Stage,
+    /// Why, in a sentence without the file's name or anything a patient could be known by.
+    pub message: String,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// A step of a film's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Opening and reading the file.
+    Read,
+    /// From bytes to gray values.
+    Decode,
+    /// The network.
+    Inference,
+    /// Turning the result into a document that fits the wire.
+    Report,
+    /// Unknown: the daemon itself ended while it worked on the film, as often as is allowed.
+    Crash,
+}
+
+/// The film a result speaks of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageInfo {
+    /// SHA-256 of the file's bytes, hexadecimal.
+    pub sha256: String,
+    /// The container the bytes were recognised as.
+    pub format: String,
+    /// Columns of the source image.
+    pub width_px: u32,
+    /// Rows of the source image.
+    pub height_px: u32,
+    /// The scale, where it is known, and who says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spacing: Option<PixelSpacing>,
+    /// For DICOM: keyed tokens (HMAC-SHA-256 with the site's key) of the film's identifiers, never the identifiers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dicom: Option<DicomTokens>,
+}
+
+/// Identifiers of a DICOM film as tokens that only a holder of the site's key can match.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DicomTokens {
+    /// Of SOP Instance UID (0008,0018).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sop_instance: Option<String>,
+    /// Of Series Instance UID (0020,000E).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub series_instance: Option<String>,
+    /// Of Study Instance UID (0020,000D).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub study_instance: Option<String>,
+}
+
+/// One landmark of a result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LandmarkResult {
+    /// The field's name for it.
+    pub name: String,
+    /// To the right, in source pixels; the centre of the first pixel is 0.
+    pub x_px: f64,
+    /// Downwards, in source pixels.
+    pub y_px: f64,
+    /// `x_px` in millimetres, where the scale is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x_mm: Option<f64>,
+    /// `y_px` in millimetres, where the scale is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub y_mm: Option<f64>,
+    /// The predicted scale of the error on x and y, in source pixels.
+    pub sigma_px: [f64; 2],
+    /// 1 is certain, 0 is not.
+    pub score: f64,
+}
+
+/// The model behind a result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelInfo {
+    /// The bundle's name.
+    pub name: String,
+    /// The bundle's version.
+    pub version: String,
+    /// SHA-256 of the bundle's network, hexadecimal.
+    pub sha256: String,
+    /// What computed it ("tract-cpu").
+    pub backend: String,
+}
+
+/// Durations of the steps, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timing {
+    /// From the file's bytes to gray values.
+    pub decode_ms: f64,
+    /// From gray values to the network's input.
+    pub frame_ms: f64,
+    /// The network.
+    pub inference_ms: f64,
+}
