@@ -14,6 +14,7 @@ pub mod mqtt;
 #[cfg(feature = "torch")]
 pub mod network;
 pub mod outbox;
+pub mod overlay;
 pub mod radiograph;
 pub mod report;
 #[cfg(feature = "train")]
