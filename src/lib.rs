@@ -1,6 +1,7 @@
 //! landmarkd (map to be written)
 
 pub mod acquisition;
+pub mod analysis;
 pub mod cli;
 pub mod config;
 pub mod daemon;
