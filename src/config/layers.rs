@@ -10,15 +10,13 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, ConfigErrors, Origin, Suggestion};
+use super::error::{ConfigError, ConfigErrors, Origin};
 use super::file::ConfigFile;
-use super::keys::{self, Allowed, KEYS, Key};
+use super::keys::{self, KEYS, Key};
+use super::unknown::{is_section, unknown_at_top, unknown_key, unknown_variable};
 
 /// What the environment variables of the configuration begin with.
 pub const ENVIRONMENT_PREFIX: &str = "LANDMARKD_";
-
-/// How alike two names must be (Jaro-Winkler, 0..=1) to ask "did you mean".
-const ALIKE: f64 = 0.8;
 
 /// The layers laid over each other: the mirror, and for each written key where its value comes from.
 #[derive(Clone, Debug)]
@@ -140,16 +138,7 @@ impl Layers {
         let rest = rest.to_lowercase();
         let origin = Origin::Environment(variable.to_owned());
         let Some((section, name)) = rest.split_once("__") else {
-            // Other variables of ours have no double underscore; a forgotten second one is worth a word.
-            if let Some((section, name)) = rest.split_once('_').filter(|(section, _)| is_section(section)) {
-                let meant = format!("{ENVIRONMENT_PREFIX}{section}__{name}").to_uppercase();
-                self.errors.push(if is_secret(name) {
-                    secret(format!("{section}.{name}"), origin)
-                } else {
-                    let suggestion = Suggestion::DidYouMean(meant);
-                    ConfigError::Unknown { origin, what: "variable", name: variable.to_owned(), suggestion }
-                });
-            }
+            self.errors.extend(unknown_variable(variable, &rest, origin));
             return;
         };
         if !is_section(section) {
@@ -196,63 +185,6 @@ fn is_layer(path: &Path) -> bool {
 
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
-}
-
-fn is_section(name: &str) -> bool {
-    KEYS.iter().any(|key| key.parts().0 == name)
-}
-
-fn is_secret(name: &str) -> bool {
-    let name = name.to_lowercase();
-    let words = ["password", "passwd", "passphrase", "secret", "token", "key"];
-    !name.ends_with("_file") && name.split('_').any(|part| words.contains(&part))
-}
-
-fn secret(name: String, origin: Origin) -> ConfigError {
-    let files = KEYS.iter().filter(|key| matches!(key.allowed, Allowed::SecretFile)).map(|key| key.name);
-    ConfigError::Secret { origin, name, instead: files.collect::<Vec<_>>().join(", ") }
-}
-
-fn unknown_key(section: &str, name: &str, origin: Origin) -> ConfigError {
-    if is_secret(name) {
-        return secret(format!("{section}.{name}"), origin);
-    }
-    let full = format!("{section}.{name}");
-    // The right key in its own section first, then the same word anywhere.
-    let nearest = KEYS.iter().map(|key| {
-        let (of, key_name) = key.parts();
-        let inside = if of == section { strsim::jaro_winkler(name, key_name) } else { 0.0 };
-        let elsewhere = if name == key_name { 0.95 } else { 0.9 * strsim::jaro_winkler(&full, key.name) };
-        (inside.max(elsewhere), key.name)
-    });
-    let suggestion = match nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((score, key)) if score >= ALIKE => Suggestion::DidYouMean(key.to_owned()),
-        _ => Suggestion::Known(
-            KEYS.iter().filter(|key| key.parts().0 == section).map(|key| key.name.to_owned()).collect(),
-        ),
-    };
-    ConfigError::Unknown { origin, what: "key", name: full, suggestion }
-}
-
-/// A section that does not exist, or a key before the first section.
-fn unknown_at_top(name: &str, is_table: bool, origin: Origin) -> ConfigError {
-    if !is_table && is_secret(name) {
-        return secret(name.to_owned(), origin);
-    }
-    if !is_table && let Some(key) = KEYS.iter().find(|key| key.parts().1 == name) {
-        let suggestion = Suggestion::DidYouMean(key.name.to_owned());
-        return ConfigError::Unknown { origin, what: "key", name: name.to_owned(), suggestion };
-    }
-    let mut sections: Vec<_> = KEYS.iter().map(|key| format!("[{}]", key.parts().0)).collect();
-    sections.dedup();
-    let alike = |section: &String| strsim::jaro_winkler(name, section.trim_matches(['[', ']']));
-    let nearest = sections.iter().map(|section| (alike(section), section)).max_by(|a, b| a.0.total_cmp(&b.0));
-    let suggestion = match nearest {
-        Some((score, section)) if score >= ALIKE => Suggestion::DidYouMean(section.clone()),
-        _ => Suggestion::Known(sections),
-    };
-    let what = if is_table { "section" } else { "key" };
-    ConfigError::Unknown { origin, what, name: name.to_owned(), suggestion }
 }
 
 #[cfg(test)]

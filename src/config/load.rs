@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::defaults::CREDENTIALS_DIRECTORY;
 use super::error::ConfigErrors;
 use super::layers::Merged;
 use super::settings::Settings;
-use super::validate::{Surroundings, validate};
+use super::validate::validate;
 
 /// The bundle that serves when none is named.
 pub const MODEL_NAME: &str = "ceph19-nfdp";
@@ -17,6 +18,27 @@ pub struct Loaded {
     pub settings: Settings,
     /// For `check-config --print`.
     pub merged: Merged,
+}
+
+/// What validation must know of the machine.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// `$CREDENTIALS_DIRECTORY`: where the service manager puts the files that are named without a path.
+    pub credentials: PathBuf,
+    /// The bundle that serves when none is named.
+    pub default_model: PathBuf,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+        Self {
+            credentials: credentials.map_or_else(|| CREDENTIALS_DIRECTORY.into(), PathBuf::from),
+            default_model: default_model_directory(),
+        }
+    }
 }
 
 /// Reads `file`, its `conf.d` and this process's environment.

@@ -10,15 +10,16 @@ mod keys;
 mod layers;
 mod load;
 mod settings;
+mod unknown;
 mod validate;
 
 pub use defaults::CONFIG_FILE;
 pub use error::{ConfigError, ConfigErrors, Origin, Suggestion};
 pub use file::ConfigFile;
 pub use layers::{ENVIRONMENT_PREFIX, Merged};
-pub use load::{Loaded, MODEL_NAME, default_model_directory, load};
+pub use load::{Loaded, MODEL_NAME, Surroundings, default_model_directory, load};
 pub use settings::{
     AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, LogFormat, LogSettings, ModelSettings,
     MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings, TlsSettings,
 };
-pub use validate::{Surroundings, validate};
+pub use validate::validate;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::defaults::{CREDENTIALS_DIRECTORY, MQTT_PORT, MQTT_TLS_PORT};
+use super::defaults::{MQTT_PORT, MQTT_TLS_PORT};
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::file::{
     AcquisitionSection, After, ConfigFile, DaemonSection, LogFormatName, LogSection, ModelSection, MqttSection,
@@ -12,32 +12,12 @@ use super::file::{
 };
 use super::keys;
 use super::layers::Merged;
+use super::load::Surroundings;
 use super::settings::{
     AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, LogFormat, LogSettings, ModelSettings,
     MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings, TlsSettings,
 };
 use crate::geometry::{PixelSpacing, SpacingSource};
-
-/// What validation must know of the machine.
-#[derive(Clone, Debug)]
-pub struct Surroundings {
-    /// `$CREDENTIALS_DIRECTORY`: where the service manager puts the files that are named without a path.
-    pub credentials: PathBuf,
-    /// The bundle that serves when none is named.
-    pub default_model: PathBuf,
-}
-
-impl Surroundings {
-    /// Those of this process.
-    #[must_use]
-    pub fn of_process() -> Self {
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
-        Self {
-            credentials: credentials.map_or_else(|| CREDENTIALS_DIRECTORY.into(), PathBuf::from),
-            default_model: super::default_model_directory(),
-        }
-    }
-}
 
 /// The settings that a merged configuration stands for.
 ///
