@@ -1,2 +1,31 @@
-//! x
-fn main() {}
+//! `landmarkd`: arguments -> settings -> journal -> runtime -> exit code.
+
+use std::panic;
+use std::process::ExitCode;
+
+use clap::Parser;
+use landmarkd::cli::{Arguments, Exit};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(help) => {
+            // Help and version are asked for; anything else is a wrong command line.
+            let exit = if help.use_stderr() { Exit::Usage } else { Exit::Success };
+            // Nobody is left to tell when even this cannot be printed.
+            let _ = help.print();
+            return exit.into();
+        }
+    };
+    // The panic itself has been reported by its hook; here it only gets its exit code.
+    match panic::catch_unwind(|| arguments.execute()) {
+        Ok(Ok(())) => Exit::Success.into(),
+        Ok(Err(failure)) => {
+            if !failure.is_reader_gone() {
+                eprintln!("landmarkd: {failure}");
+            }
+            failure.exit.into()
+        }
+        Err(_) => Exit::Bug.into(),
+    }
+}

@@ -1,1 +1,22 @@
 //! The command line, one file a subcommand.
+//!
+//! Standard output carries what was asked for and nothing else; progress, warnings and the journal go to standard
+//! error. Every way to end is an [`Exit`].
+
+pub mod bench;
+pub mod check_config;
+mod command;
+pub mod completions;
+pub mod demo;
+mod exit;
+mod film_files;
+mod film_variant;
+pub mod logging;
+pub mod predict;
+pub mod run;
+pub mod schema;
+mod session;
+mod table;
+
+pub use command::Arguments;
+pub use exit::{Exit, Failure, chain};

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 use crate::geometry::PixelSpacing;
 
 /// Everything the daemon was told, checked.
@@ -24,6 +26,25 @@ pub struct Settings {
     pub daemon: DaemonSettings,
     /// The journal.
     pub log: LogSettings,
+}
+
+impl Settings {
+    /// The SHA-256, in hexadecimal, of the settings that change a result; part of every event's id (R27).
+    ///
+    /// Those are: `acquisition.pixel_spacing_mm`, which adds millimetres to films that state no scale. Neither the
+    /// broker, nor limits, nor threads count: they change whether or when a result comes, not what it says.
+    ///
+    /// Only what differs from the default is hashed, one `key=value` line each after a line with the format's name,
+    /// so that a version with more such settings gives the same ids to sites that do not use them.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update("landmarkd-config-1\n");
+        if let Some(PixelSpacing { x_mm, y_mm, source: _ }) = self.acquisition.pixel_spacing {
+            hash.update(format!("acquisition.pixel_spacing_mm={x_mm},{y_mm}\n"));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// Who we are on the wire: the topics are `xr/v1/<site>/<device>/..`.
@@ -102,7 +123,7 @@ pub struct MqttSettings {
     pub client_id: String,
     /// Absent: plain TCP, for loopback only unless `allow_plaintext`.
     pub tls: Option<TlsSettings>,
-    /// Plain TCP to other hosts: results and the password can be read on the way.
+    /// Plain TCP towards a host that is not loopback.
     pub allow_plaintext: bool,
     /// Absent: anonymous.
     pub credentials: Option<CredentialSettings>,

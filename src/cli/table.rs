@@ -1,0 +1,113 @@
+//! A film's landmarks as a table for people.
+
+use std::fmt::Write;
+
+use crate::geometry::{PixelSpacing, SpacingSource};
+use crate::report::{FilmResult, LandmarkResult};
+
+/// The table of one film, under a line about the film; ends with a line break.
+pub(super) fn film_table(file: &str, result: &FilmResult) -> String {
+    let FilmResult { image, landmarks, model, timing } = result;
+    let mut text = format!(
+        "{file}  {}, {}x{} px, {}\n{} {} ({}): decode {:.0} ms, frame {:.0} ms, inference {:.0} ms\n\n",
+        image.format,
+        image.width_px,
+        image.height_px,
+        scale(image.spacing.as_ref()),
+        model.name,
+        model.version,
+        model.backend,
+        timing.decode_ms,
+        timing.frame_ms,
+        timing.inference_ms,
+    );
+    let in_mm = landmarks.iter().any(|landmark| landmark.x_mm.is_some());
+    let width = landmarks.iter().map(|landmark| landmark.name.chars().count()).max().unwrap_or(0).max(8);
+    let mm = if in_mm { format!("{:>9}{:>9}", "x mm", "y mm") } else { String::new() };
+    line(
+        &mut text,
+        format_args!("{:width$}{:>9}{:>9}{mm}{:>14}{:>8}", "landmark", "x px", "y px", "sigma px", "score"),
+    );
+    for landmark in landmarks {
+        let LandmarkResult { name, x_px, y_px, x_mm, y_mm, sigma_px: [sx, sy], score } = landmark;
+        let mm = match (x_mm, y_mm) {
+            (Some(x), Some(y)) => format!("{x:>9.2}{y:>9.2}"),
+            _ if in_mm => " ".repeat(18),
+            _ => String::new(),
+        };
+        let sigma = format!("{sx:.1} {sy:.1}");
+        line(&mut text, format_args!("{name:width$}{x_px:>9.1}{y_px:>9.1}{mm}{sigma:>14}{score:>8.3}"));
+    }
+    text
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    writeln!(text, "{arguments}").expect("writing to a string");
+}
+
+fn scale(spacing: Option<&PixelSpacing>) -> String {
+    let Some(PixelSpacing { x_mm, y_mm, source }) = spacing else { return "no scale stated".to_owned() };
+    let plane = match source {
+        SpacingSource::Calibrated => "calibrated",
+        SpacingSource::Detector => "at the detector",
+        SpacingSource::ErmFactor => "by the estimated magnification",
+        SpacingSource::Config => "as configured",
+    };
+    if x_mm == y_mm { format!("{x_mm:.4} mm/px {plane}") } else { format!("{x_mm:.4} x {y_mm:.4} mm/px {plane}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{ImageInfo, ModelInfo, Timing};
+
+    fn result(spacing: Option<PixelSpacing>) -> FilmResult {
+        let mm = |px: f64| spacing.map(|spacing| px * spacing.x_mm);
+        let landmark = |name: &str, x_px: f64, y_px: f64| LandmarkResult {
+            name: name.to_owned(),
+            x_px,
+            y_px,
+            x_mm: mm(x_px),
+            y_mm: mm(y_px),
+            sigma_px: [4.04, 11.26],
+            score: 0.98765,
+        };
+        FilmResult {
+            image: ImageInfo {
+                sha256: "00".to_owned(),
+                format: "jpeg".to_owned(),
+                width_px: 1935,
+                height_px: 2400,
+                spacing,
+                dicom: None,
+            },
+            landmarks: vec![landmark("sella", 835.25, 996.0), landmark("anterior_nasal_spine", 1.0, 2.0)],
+            model: ModelInfo {
+                name: "ceph".to_owned(),
+                version: "1".to_owned(),
+                sha256: "11".to_owned(),
+                backend: "tract-cpu".to_owned(),
+            },
+            timing: Timing { decode_ms: 31.4, frame_ms: 8.0, inference_ms: 402.6 },
+        }
+    }
+
+    #[test]
+    fn columns_are_aligned_and_millimetres_stand_where_they_are_known() {
+        let spacing = PixelSpacing { x_mm: 0.1, y_mm: 0.1, source: SpacingSource::Config };
+        assert_eq!(
+            film_table("a.jpg", &result(Some(spacing))),
+            "\
+a.jpg  jpeg, 1935x2400 px, 0.1000 mm/px as configured
+ceph 1 (tract-cpu): decode 31 ms, frame 8 ms, inference 403 ms
+
+landmark                 x px     y px     x mm     y mm      sigma px   score
+sella                   835.2    996.0    83.53    99.60      4.0 11.3   0.988
+anterior_nasal_spine      1.0      2.0     0.10     0.20      4.0 11.3   0.988
+"
+        );
+        let without = film_table("a.jpg", &result(None));
+        assert!(without.contains("no scale stated"), "{without}");
+        assert!(!without.contains(" mm\n") && !without.contains("x mm"), "{without}");
+    }
+}

@@ -1,0 +1,176 @@
+//! The file mirror: every key that may be written, as it is written.
+//!
+//! Nothing is checked here beyond types and names; [`super::validate`] turns the mirror into [`super::Settings`].
+//! The defaults are in [`super::defaults`], what each key may hold is in [`super::keys`].
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration, section by section.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    /// Who we are on the wire.
+    pub site: SiteSection,
+    /// The watched folder.
+    pub acquisition: AcquisitionSection,
+    /// What must survive.
+    pub state: StateSection,
+    /// The model bundle.
+    pub model: ModelSection,
+    /// The broker.
+    pub mqtt: MqttSection,
+    /// What is published.
+    pub result: ResultSection,
+    /// Starting and stopping.
+    pub daemon: DaemonSection,
+    /// The journal.
+    pub log: LogSection,
+}
+
+/// `[site]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SiteSection {
+    /// Topic level of the site; required.
+    pub name: Option<String>,
+    /// Topic level of this device; required.
+    pub device: Option<String>,
+}
+
+/// `[acquisition]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AcquisitionSection {
+    /// The watched folder; required.
+    pub folder: Option<PathBuf>,
+    /// Sub-folders too.
+    pub recursive: bool,
+    /// Between two listings of the whole folder (R1).
+    pub rescan_s: u64,
+    /// How long a file must rest (R4b).
+    pub settle_ms: Option<u64>,
+    /// When an incomplete file is given up (R4c).
+    pub max_settle_s: u64,
+    /// Suffix of the file that declares a film whole (R4d).
+    pub done_marker: Option<String>,
+    /// What happens to a film once its result is durable (R13).
+    pub after: After,
+    /// Where `after = "move"` puts it.
+    pub after_folder: Option<PathBuf>,
+    /// Largest file that is read (R12).
+    pub max_file_mib: u64,
+    /// Largest image that is decoded (R12).
+    pub max_megapixels: u64,
+    /// Tries before quarantine (R10).
+    pub max_attempts: u32,
+    /// How long a film's identity is remembered (R7).
+    pub remember_days: u64,
+    /// Scale on x and y of films whose file states none (R32).
+    pub pixel_spacing_mm: Option<[f64; 2]>,
+}
+
+/// `acquisition.after`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum After {
+    /// The folder is read-only for us.
+    Keep,
+    /// Into `after_folder`.
+    Move,
+    /// Gone.
+    Delete,
+}
+
+/// `[state]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateSection {
+    /// Ledger, outbox and quarantine live below it.
+    pub directory: PathBuf,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSection {
+    /// The bundle's directory.
+    pub directory: Option<PathBuf>,
+    /// Threads of one inference.
+    pub threads: usize,
+}
+
+/// `[mqtt]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MqttSection {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: Option<u16>,
+    /// Unique on the broker.
+    pub client_id: Option<String>,
+    /// User name.
+    pub username: Option<String>,
+    /// Where the password lies (R39).
+    pub password_file: Option<PathBuf>,
+    /// TLS or plain TCP.
+    pub tls: bool,
+    /// Authorities that may sign the broker's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate chain.
+    pub client_cert_file: Option<PathBuf>,
+    /// Where our certificate's key lies (R39).
+    pub client_key_file: Option<PathBuf>,
+    /// Plain TCP towards a host that is not loopback.
+    pub allow_plaintext: bool,
+    /// MQTT keep-alive (R24).
+    pub keep_alive_s: u64,
+    /// Longest wait for a PUBACK (R24).
+    pub ack_timeout_s: u64,
+    /// Longest pause between attempts to connect (R25).
+    pub max_backoff_s: u64,
+    /// Our own limit on a packet (R22).
+    pub max_packet_kib: u32,
+}
+
+/// `[result]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResultSection {
+    /// Hold what no subscriber took (R19).
+    pub require_subscriber: bool,
+    /// When a result counts as historical (R29).
+    pub fresh_s: u64,
+    /// Where the site's key for tokens lies (R31, R39).
+    pub token_key_file: Option<PathBuf>,
+}
+
+/// `[daemon]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DaemonSection {
+    /// How long a stop may take.
+    pub drain_s: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// An `EnvFilter` directive.
+    pub filter: String,
+    /// One line of text or one JSON object an event.
+    pub format: LogFormatName,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormatName {
+    /// For people and journald.
+    Text,
+    /// For log collectors.
+    Json,
+}

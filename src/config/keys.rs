@@ -1,0 +1,290 @@
+//! What every key may hold, and what to do when it does not.
+//!
+//! The table is in the order in which `check-config --print` prints; a test holds it equal to the file mirror.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use toml::Value;
+use tracing_subscriber::EnvFilter;
+
+/// One key of the configuration.
+pub(super) struct Key {
+    /// `section.key`.
+    pub(super) name: &'static str,
+    /// What it may hold.
+    pub(super) allowed: Allowed,
+    /// What to do when it holds something else, or what stands in when it is unset.
+    pub(super) remedy: &'static str,
+}
+
+/// The values a key may hold.
+pub(super) enum Allowed {
+    /// A whole number from `.0` to `.1` of the unit `.2`.
+    Whole(i64, i64, &'static str),
+    /// `true` or `false`.
+    Flag,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// An absolute path.
+    AbsolutePath,
+    /// The file of a secret: an absolute path, or the bare name of a service credential.
+    SecretFile,
+    /// Text that passes a test, and its description.
+    Text(&'static str, fn(&str) -> bool),
+    /// Millimetres per pixel on x and y.
+    Spacing,
+}
+
+const fn key(name: &'static str, allowed: Allowed, remedy: &'static str) -> Key {
+    Key { name, allowed, remedy }
+}
+
+const SECRET_REMEDY: &str = "name a credential of the unit (LoadCredential=) or an absolute path to a file of mode 0600; the secret itself \
+     never stands in the configuration";
+const TOPIC_LEVEL: Allowed =
+    Allowed::Text("one MQTT topic level of 1 to 64 characters without / + # $", is_topic_level);
+
+/// Every key, in the order of the file mirror.
+pub(super) const KEYS: &[Key] = &[
+    key("site.name", TOPIC_LEVEL, "it is the third level of every topic, xr/v1/<site>/<device>/.."),
+    key("site.device", TOPIC_LEVEL, "it is the fourth level of every topic, xr/v1/<site>/<device>/.."),
+    key("acquisition.folder", Allowed::AbsolutePath, "give the absolute path of the folder that receives the films"),
+    key("acquisition.recursive", Allowed::Flag, "false watches the folder itself only"),
+    key("acquisition.rescan_s", Allowed::Whole(1, 3600, "seconds"), "30 suits most folders"),
+    key(
+        "acquisition.settle_ms",
+        Allowed::Whole(100, 600_000, "milliseconds"),
+        "leave it out for 2000 on local and 5000 on network file systems",
+    ),
+    key("acquisition.max_settle_s", Allowed::Whole(1, 86_400, "seconds"), "600 suits slow writers too"),
+    key(
+        "acquisition.done_marker",
+        Allowed::Text("a suffix of 1 to 32 characters without /, such as \".done\"", is_suffix),
+        "leave it out when the writer leaves no marker",
+    ),
+    key("acquisition.after", Allowed::OneOf(&["keep", "move", "delete"]), "keep leaves the folder untouched"),
+    key("acquisition.after_folder", Allowed::AbsolutePath, "it is read with after = \"move\" only"),
+    key("acquisition.max_file_mib", Allowed::Whole(1, 1024, "MiB"), "256 suits every film"),
+    key("acquisition.max_megapixels", Allowed::Whole(1, 1000, "megapixels"), "100 suits every film"),
+    key("acquisition.max_attempts", Allowed::Whole(1, 100, "tries"), "3 suits most sites"),
+    key("acquisition.remember_days", Allowed::Whole(1, 3650, "days"), "90 suits most sites"),
+    key(
+        "acquisition.pixel_spacing_mm",
+        Allowed::Spacing,
+        "leave it out to report pixels only where a film states no scale",
+    ),
+    key("state.directory", Allowed::AbsolutePath, "/var/lib/landmarkd is what the unit provides"),
+    key(
+        "model.directory",
+        Allowed::AbsolutePath,
+        "leave it out for models/ceph19-nfdp here, beside the program or below /usr/share/landmarkd",
+    ),
+    key("model.threads", Allowed::Whole(1, 64, "threads"), "1 leaves the other cores to the rest of the machine"),
+    key("mqtt.host", Allowed::Text("a host name or address, without scheme or port", is_host), "the port is mqtt.port"),
+    key("mqtt.port", Allowed::Whole(1, 65_535, "(TCP port)"), "leave it out for 8883 with TLS and 1883 without"),
+    key(
+        "mqtt.client_id",
+        Allowed::Text("1 to 128 characters that are no control characters", is_client_id),
+        "leave it out for landmarkd-<site>-<device>",
+    ),
+    key(
+        "mqtt.username",
+        Allowed::Text("1 to 256 characters that are no control characters", is_username),
+        "leave it out for an anonymous connection",
+    ),
+    key("mqtt.password_file", Allowed::SecretFile, SECRET_REMEDY),
+    key("mqtt.tls", Allowed::Flag, "true for every broker that is not on this machine"),
+    key("mqtt.ca_file", Allowed::AbsolutePath, "leave it out for the authorities that the system trusts"),
+    key("mqtt.client_cert_file", Allowed::AbsolutePath, "it is read with mqtt.client_key_file only"),
+    key("mqtt.client_key_file", Allowed::SecretFile, SECRET_REMEDY),
+    key("mqtt.allow_plaintext", Allowed::Flag, "true sends results and the password in the clear"),
+    key("mqtt.keep_alive_s", Allowed::Whole(5, 3600, "seconds"), "30 finds a dead link within a minute"),
+    key("mqtt.ack_timeout_s", Allowed::Whole(1, 3600, "seconds"), "30 suits most links"),
+    key("mqtt.max_backoff_s", Allowed::Whole(1, 3600, "seconds"), "60 suits most brokers"),
+    key("mqtt.max_packet_kib", Allowed::Whole(16, 1024, "KiB"), "128 holds every event (at most 64 KiB)"),
+    key("result.require_subscriber", Allowed::Flag, "true holds a result until somebody has taken it"),
+    key("result.fresh_s", Allowed::Whole(1, 604_800, "seconds"), "300 suits most sites"),
+    key("result.token_key_file", Allowed::SecretFile, SECRET_REMEDY),
+    key("daemon.drain_s", Allowed::Whole(1, 600, "seconds"), "keep it below TimeoutStopSec= of the unit"),
+    key(
+        "log.filter",
+        Allowed::Text("an EnvFilter directive, such as \"info,landmarkd=debug\"", is_filter),
+        "info suits",
+    ),
+    key("log.format", Allowed::OneOf(&["text", "json"]), "text is for people and journald"),
+];
+
+/// The key of this name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+impl Key {
+    /// The section and the key's name in it.
+    pub(super) fn parts(&self) -> (&'static str, &'static str) {
+        self.name.split_once('.').expect("every name has a section")
+    }
+}
+
+impl Allowed {
+    /// Whether a value of the file or the environment may stand here.
+    pub(super) fn accepts(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Whole(min, max, _), Value::Integer(n)) => (*min..=*max).contains(n),
+            (Self::Flag, Value::Boolean(_)) => true,
+            (Self::OneOf(words), Value::String(s)) => words.contains(&s.as_str()),
+            (Self::AbsolutePath, Value::String(s)) => Path::new(s).is_absolute(),
+            (Self::SecretFile, Value::String(s)) => Path::new(s).is_absolute() || is_bare_name(s),
+            (Self::Text(_, test), Value::String(s)) => test(s),
+            (Self::Spacing, Value::Array(pair)) => pair.len() == 2 && pair.iter().all(is_spacing),
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Allowed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Whole(min, max, unit) => write!(f, "a whole number from {min} to {max} {unit}"),
+            Self::Flag => f.write_str("true or false"),
+            Self::OneOf(words) => {
+                let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                write!(f, "one of {}", quoted.join(", "))
+            }
+            Self::AbsolutePath => f.write_str("an absolute path"),
+            Self::SecretFile => f.write_str("an absolute path or the name of a service credential"),
+            Self::Text(description, _) => f.write_str(description),
+            Self::Spacing => f.write_str("[x, y] in millimetres per pixel, each from 0.001 to 10"),
+        }
+    }
+}
+
+fn is_topic_level(s: &str) -> bool {
+    let fits = (1..=64).contains(&s.chars().count());
+    fits && !s.chars().any(|c| c.is_control() || matches!(c, '/' | '+' | '#' | '$'))
+}
+
+fn is_suffix(s: &str) -> bool {
+    (1..=32).contains(&s.len()) && !s.chars().any(|c| c.is_control() || c == '/')
+}
+
+fn is_bare_name(s: &str) -> bool {
+    !s.is_empty() && !matches!(s, "." | "..") && !s.contains('/')
+}
+
+fn is_host(s: &str) -> bool {
+    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    s.parse::<IpAddr>().is_ok() || ((1..=253).contains(&s.len()) && s.chars().all(name))
+}
+
+fn is_client_id(s: &str) -> bool {
+    (1..=128).contains(&s.chars().count()) && !s.chars().any(char::is_control)
+}
+
+fn is_username(s: &str) -> bool {
+    (1..=256).contains(&s.chars().count()) && !s.chars().any(char::is_control)
+}
+
+fn is_filter(s: &str) -> bool {
+    !s.trim().is_empty() && EnvFilter::builder().parse(s).is_ok()
+}
+
+fn is_spacing(value: &Value) -> bool {
+    let number = match value {
+        Value::Float(v) => *v,
+        Value::Integer(v) => *v as f64,
+        _ => return false,
+    };
+    (0.001..=10.0).contains(&number)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::file::ConfigFile;
+    use super::*;
+
+    fn mirror_keys() -> BTreeSet<String> {
+        let mirror = serde_json::to_value(ConfigFile::default()).expect("the mirror is plain data");
+        let mut keys = BTreeSet::new();
+        for (section, body) in mirror.as_object().expect("sections") {
+            keys.extend(body.as_object().expect("keys").keys().map(|key| format!("{section}.{key}")));
+        }
+        keys
+    }
+
+    #[test]
+    fn the_table_has_exactly_the_keys_of_the_mirror() {
+        assert_eq!(KEYS.iter().map(|key| key.name.to_owned()).collect::<BTreeSet<_>>(), mirror_keys());
+    }
+
+    #[test]
+    fn sections_stand_together() {
+        let mut sections: Vec<_> = KEYS.iter().map(|key| key.parts().0).collect();
+        sections.dedup();
+        let distinct: BTreeSet<_> = sections.iter().collect();
+        assert_eq!(sections.len(), distinct.len(), "{sections:?}");
+    }
+
+    #[test]
+    fn the_mirror_takes_the_ends_of_every_range() {
+        for key in KEYS {
+            let ends: Vec<Value> = match key.allowed {
+                Allowed::Whole(min, max, _) => vec![min.into(), max.into()],
+                Allowed::OneOf(words) => words.iter().map(|&word| word.into()).collect(),
+                Allowed::Spacing => vec![Value::Array(vec![1.into(), Value::Float(0.25)])],
+                _ => continue,
+            };
+            let (section, name) = key.parts();
+            for value in ends {
+                assert!(key.allowed.accepts(&value), "{} = {value}", key.name);
+                let body = toml::Table::from_iter([(name.to_owned(), value.clone())]);
+                let table = toml::Table::from_iter([(section.to_owned(), Value::Table(body))]);
+                table.try_into::<ConfigFile>().unwrap_or_else(|e| panic!("{} = {value}: {e}", key.name));
+            }
+        }
+    }
+
+    #[test]
+    fn every_default_is_an_allowed_value() {
+        let mirror = toml::Table::try_from(ConfigFile::default()).expect("the mirror is plain data");
+        for key in KEYS {
+            let (section, name) = key.parts();
+            if let Some(value) = mirror[section].get(name) {
+                assert!(key.allowed.accepts(value), "{} = {value}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_accepted_and_refused_key_by_key() {
+        for (name, good, bad) in [
+            ("site.name", r#""clinic-7""#, r#""a/b""#),
+            ("site.device", r#""ceph 1""#, r#""""#),
+            ("acquisition.folder", r#""/srv/films""#, r#""films""#),
+            ("acquisition.rescan_s", "30", "0"),
+            ("acquisition.settle_ms", "2000", r#""2s""#),
+            ("acquisition.done_marker", r#"".done""#, r#""a/b""#),
+            ("acquisition.after", r#""move""#, r#""remove""#),
+            ("acquisition.pixel_spacing_mm", "[0.1, 1]", "[0.1]"),
+            ("acquisition.pixel_spacing_mm", "[0.1, 0.1]", "[0.1, 0.0]"),
+            ("mqtt.host", r#""::1""#, r#""mqtt://broker""#),
+            ("mqtt.host", r#""broker.example""#, r#""broker:1883""#),
+            ("mqtt.port", "1883", "65536"),
+            ("mqtt.password_file", r#""mqtt-password""#, r#""secrets/password""#),
+            ("mqtt.tls", "true", "1"),
+            ("log.filter", r#""info,landmarkd=debug""#, r#""=loud=""#),
+            ("log.format", r#""json""#, r#""xml""#),
+        ] {
+            let value = |text: &str| {
+                let table: toml::Table = format!("v = {text}").parse().expect("the row is TOML");
+                table["v"].clone()
+            };
+            let key = find(name).expect("the row names a key");
+            assert!(key.allowed.accepts(&value(good)), "{name} = {good}");
+            assert!(!key.allowed.accepts(&value(bad)), "{name} = {bad}");
+        }
+    }
+}

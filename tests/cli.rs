@@ -1,0 +1,173 @@
+//! The command line as a user and a script meet it: exit codes, what is on which stream, the example configuration.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use landmarkd::config::{CONFIG_FILE, ConfigFile, Merged, Surroundings, validate};
+
+const MINIMAL: &str = "[site]\nname = \"clinic\"\ndevice = \"ceph\"\n[acquisition]\nfolder = \"/srv/films\"\n";
+const EXAMPLE: &str = include_str!("../systemd/etc/landmarkd/landmarkd.toml");
+
+fn landmarkd(arguments: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("landmarkd").expect("the program is built with its tests");
+    command.args(arguments);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LANDMARKD_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("the program writes UTF-8")
+}
+
+fn written(folder: &Path, name: &str, contents: &str) -> String {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().expect("a file lies in a folder")).expect("the folder is ours");
+    fs::write(&path, contents).expect("the folder is ours");
+    path.display().to_string()
+}
+
+#[test]
+fn every_way_to_end_has_its_exit_code() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let right = written(folder.path(), "right/landmarkd.toml", MINIMAL);
+    let wrong = written(folder.path(), "wrong/landmarkd.toml", "[site]\nnmae = \"x\"\n");
+    let none = folder.path().join("none").display().to_string();
+    for (arguments, expected) in [
+        (vec![], 64),
+        (vec!["--help"], 0),
+        (vec!["--version"], 0),
+        (vec!["frobnicate"], 64),
+        (vec!["predict"], 64),
+        (vec!["predict", "--pixel-spacing", "-1", "x.png"], 64),
+        (vec!["predict", "--threads", "0", "x.png"], 64),
+        (vec!["predict", "--model", &none, "x.png"], 66),
+        (vec!["bench", "--model", &none, &none], 66),
+        (vec!["demo", "--model", &none], 66),
+        (vec!["check-config", "--config", &right], 0),
+        (vec!["check-config", "--config", &wrong], 78),
+        (vec!["check-config", "--config", &none], 78),
+        (vec!["run", "--config", &wrong], 78),
+        (vec!["run", "--config", &none], 78),
+        (vec!["schema"], 0),
+        (vec!["completions", "bash"], 0),
+        (vec!["completions", "tcsh"], 64),
+    ] {
+        landmarkd(&arguments).assert().code(expected);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = written(folder.path(), "landmarkd.toml", &format!("{MINIMAL}rescan_sec = 3\n"));
+    let output = landmarkd(&["check-config", "--config", &config]).output().expect("the program runs");
+    let expected =
+        format!("landmarkd: {config}:6: unknown key acquisition.rescan_sec: did you mean acquisition.rescan_s?\n");
+    assert_eq!((text(&output.stdout), text(&output.stderr)), (String::new(), expected));
+}
+
+#[test]
+fn the_printed_configuration_names_the_source_of_each_value() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = written(folder.path(), "landmarkd.toml", MINIMAL);
+    let layer = written(folder.path(), "conf.d/10-broker.toml", "[mqtt]\n# ours\nkeep_alive_s = 20\n");
+    let mut command = landmarkd(&["check-config", "--print", "--config", &config]);
+    let output = command.env("LANDMARKD_LOG__FILTER", "debug").output().expect("the program runs");
+    let printed = text(&output.stdout);
+    assert_eq!(text(&output.stderr), "");
+    for line in [
+        format!("folder = \"/srv/films\"  # {config}:5"),
+        format!("keep_alive_s = 20  # {layer}:3"),
+        "filter = \"debug\"  # environment variable LANDMARKD_LOG__FILTER".to_owned(),
+        "rescan_s = 30  # default".to_owned(),
+    ] {
+        assert!(printed.lines().any(|l| l == line), "{line} in\n{printed}");
+    }
+    toml::from_str::<ConfigFile>(&printed).expect("what is printed is a configuration");
+}
+
+#[test]
+fn a_secret_in_the_environment_is_refused_and_not_repeated() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = written(folder.path(), "landmarkd.toml", MINIMAL);
+    let mut command = landmarkd(&["check-config", "--print", "--config", &config]);
+    let output = command.env("LANDMARKD_MQTT__PASSWORD", "hunter2").output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).contains("LANDMARKD_MQTT__PASSWORD"), "{}", text(&output.stderr));
+    assert!(!text(&output.stderr).contains("hunter2") && !text(&output.stdout).contains("hunter2"));
+}
+
+#[test]
+fn the_example_configuration_is_right_and_shows_every_key() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let surroundings = Surroundings { credentials: "/run/credentials/x".into(), default_model: "/m".into() };
+    let read = |contents: &str| {
+        let path = written(folder.path(), "landmarkd.toml", contents);
+        Merged::read(Path::new(&path), []).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let as_shipped = read(EXAMPLE);
+    validate(&as_shipped, &surroundings).unwrap_or_else(|errors| panic!("{errors}"));
+
+    // A key behind a single # without a space is shown, not set.
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let all = read(&uncommented);
+    let shown: toml::Table = uncommented.parse().expect("it was read just now");
+    let mirror = serde_json::to_value(ConfigFile::default()).expect("the mirror is plain data");
+    let mut missing = BTreeSet::new();
+    for (section, keys) in mirror.as_object().expect("sections") {
+        for (key, default) in keys.as_object().expect("keys") {
+            match shown.get(section).and_then(|section| section.get(key)) {
+                None => drop(missing.insert(format!("{section}.{key}"))),
+                Some(value) if !default.is_null() => {
+                    let value = serde_json::to_value(value).expect("plain data");
+                    assert_eq!(&value, default, "{section}.{key} shows its default");
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    assert_eq!(missing, BTreeSet::new());
+    assert_eq!(all.file.site, as_shipped.file.site);
+    assert!(CONFIG_FILE.ends_with("landmarkd.toml"));
+}
+
+#[test]
+fn completions_know_the_subcommands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = landmarkd(&["completions", shell]).output().expect("the program runs");
+        let script = text(&output.stdout);
+        assert!(script.contains("check-config") && script.contains("overlay"), "{shell}");
+    }
+}
+
+#[test]
+fn the_schemas_are_json_and_describe_a_result() {
+    let output = landmarkd(&["schema"]).output().expect("the program runs");
+    let schemas: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert!(schemas["result"].is_object() && schemas["error"].is_object(), "{schemas}");
+    assert!(schemas["result"].to_string().contains("sigma_px"));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error_message() {
+    let program = assert_cmd::cargo::cargo_bin("landmarkd");
+    let mut child = std::process::Command::new(program)
+        .arg("schema")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(text(&output.stderr), "");
+}
