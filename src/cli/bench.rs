@@ -12,7 +12,7 @@ use super::predict::{model_directory, open_bundle, throwaway_key};
 use super::session::Session;
 use super::{Exit, Failure, logging};
 use crate::analysis::{Analyst, AnalystOptions};
-use crate::report::Timing;
+use crate::report::{Timing, TokenKey};
 
 /// The arguments of `bench`.
 #[derive(Debug, clap::Args)]
@@ -111,7 +111,7 @@ fn measure(arguments: &Arguments) -> Result<Measured, Failure> {
 
 /// The steps one by one; the first round warms up and does not count.
 fn time_steps(model: &Path, threads: usize, runs: u16, film: &[u8]) -> Result<Vec<Timing>, Failure> {
-    let options = AnalystOptions { threads, max_pixels: MAX_PIXELS, pixel_spacing: None, token_key: throwaway_key()? };
+    let options = AnalystOptions { threads, max_pixels: MAX_PIXELS, pixel_spacing: None, token_key: TokenKey::new(throwaway_key()?) };
     let mut analyst = Analyst::new(&open_bundle(model)?, options).map_err(|e| Failure::new(Exit::Config, e))?;
     let mut analyse = || match analyst.analyse(film) {
         Ok(analysis) => Ok(analysis.result.timing),

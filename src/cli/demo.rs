@@ -12,6 +12,7 @@ use super::session::Session;
 use super::{Exit, Failure, film_files, logging};
 use crate::analysis::{Analyst, AnalystOptions};
 use crate::overlay;
+use crate::report::TokenKey;
 
 /// The film is renamed into the folder in one step, so it needs no rest.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -43,7 +44,7 @@ pub fn demo(arguments: &Arguments) -> Result<(), Failure> {
         threads: 1,
         max_pixels: film_files::MAX_PIXELS,
         pixel_spacing: None,
-        token_key: throwaway_key()?,
+        token_key: TokenKey::new(throwaway_key()?),
     };
     let analysed = Analyst::new(&bundle, options).map_err(|e| Failure::new(Exit::Config, e))?.analyse(&film);
     let analysis = analysed.map_err(|e| Failure::new(Exit::BadInput, e))?;

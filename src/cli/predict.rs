@@ -15,7 +15,7 @@ use crate::config::default_model_directory;
 use crate::geometry::{PixelSpacing, SpacingSource};
 use crate::model::Bundle;
 use crate::overlay;
-use crate::report::{FilmResult, Stage};
+use crate::report::{FilmResult, Stage, TokenKey};
 
 /// The arguments of `predict`.
 #[derive(Debug, clap::Args)]
@@ -72,7 +72,7 @@ pub fn predict(arguments: &Arguments) -> Result<(), Failure> {
             y_mm: mm,
             source: SpacingSource::Config,
         }),
-        token_key: throwaway_key()?,
+        token_key: TokenKey::new(throwaway_key()?),
     };
     let bundle = open_bundle(&model_directory(arguments.model.as_deref())?)?;
     let mut analyst = Analyst::new(&bundle, options).map_err(|e| Failure::new(Exit::Config, e))?;
@@ -226,6 +226,7 @@ fn print_table(file: &Path, outcome: Result<&FilmResult, &Refusal>) -> io::Resul
                 Stage::Read => "cannot be read",
                 Stage::Decode => "cannot be decoded",
                 Stage::Inference => "inference failed",
+                Stage::Crash => "crash",
                 Stage::Report => "cannot be reported",
             };
             eprintln!("{}: {stage}: {message}", file.display());

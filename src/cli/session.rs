@@ -15,7 +15,7 @@ use crate::config::{
     ResultSettings, Settings, SiteSettings, StateSettings,
 };
 use crate::daemon;
-use crate::mqtt::LoopbackBroker;
+use crate::mqtt::loopback_broker::{LoopbackBroker, Subscriber};
 
 /// The daemon is ready, or a result is there, after this long, or something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Session {
     root: TemporaryFolder,
     broker: LoopbackBroker,
+    messages: Subscriber,
     daemon: JoinHandle<Result<(), Failure>>,
     shutdown: CancellationToken,
 }
@@ -34,7 +35,7 @@ pub(super) struct Delivery {
     pub(super) topic: String,
     /// The JSON document.
     pub(super) payload: Vec<u8>,
-    /// When the broker acknowledged it.
+    /// When it came; the broker acknowledges in the same turn.
     pub(super) acknowledged: Instant,
 }
 
@@ -47,10 +48,11 @@ impl Session {
         let root = TemporaryFolder::new("landmarkd")?;
         fs::create_dir(root.path().join("films"))?;
         let broker = LoopbackBroker::start().await?;
+        let messages = broker.subscribe("xr/#");
         let shutdown = CancellationToken::new();
         let running = daemon::run(settings(root.path(), model, threads, settle, broker.port()), shutdown.clone());
         let daemon = tokio::spawn(async move { running.await.map_err(|e| Failure::new(Exit::Service, e)) });
-        let mut session = Self { root, broker, daemon, shutdown };
+        let mut session = Self { root, broker, messages, daemon, shutdown };
         session.next("/status").await?;
         Ok(session)
     }
@@ -90,15 +92,14 @@ impl Session {
         let waiting = async {
             loop {
                 tokio::select! {
-                    message = self.broker.next() => {
+                    message = self.messages.next() => {
                         let Some(message) = message else { return Err(service("the broker has ended".to_owned())) };
                         if message.topic.ends_with("/error") {
                             let text = String::from_utf8_lossy(&message.payload).into_owned();
                             return Err(Failure::new(Exit::BadInput, format!("the film was refused: {text}")));
                         }
                         if message.topic.ends_with(suffix) {
-                            let (topic, payload, acknowledged) = (message.topic, message.payload, message.acknowledged);
-                            return Ok(Delivery { topic, payload, acknowledged });
+                            return Ok(Delivery { topic: message.topic, payload: message.payload, acknowledged: Instant::now() });
                         }
                     }
                     ended = &mut self.daemon => {

@@ -33,7 +33,7 @@ impl ConditionBoard {
             let before = (condition.folder, condition.reasons.contains(&Reason::FolderMissing));
             let (folder, missing) = match state {
                 FolderState::Starting => (ReportedFolder::Unknown, false),
-                FolderState::Watching { mode: WatchMode::Events, .. } => (ReportedFolder::Watching, false),
+                FolderState::Watching { mode: WatchMode::Inotify, .. } => (ReportedFolder::Watching, false),
                 FolderState::Watching { mode: WatchMode::Polling, .. } => (ReportedFolder::Polling, false),
                 FolderState::Missing { .. } | FolderState::Unresponsive { .. } => (ReportedFolder::Missing, true),
             };

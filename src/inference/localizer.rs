@@ -6,7 +6,7 @@ use super::{Detector, FrameLandmark, InferenceError, TractDetector};
 use crate::geometry::Point;
 use crate::landmark::Landmark;
 use crate::model::Bundle;
-use crate::radiograph::{NetworkInput, Radiograph, network_input};
+use crate::radiograph::{Format, NetworkInput, Radiograph, network_input};
 
 /// How far the network may place a landmark of the golden film from where it placed it when the bundle was made, in
 /// pixels of that film: far more than runtimes differ by, far less than a wrong network would.
@@ -110,7 +110,7 @@ fn golden_radiograph(bundle: &Bundle) -> Result<Radiograph, InferenceError> {
     if size != expected {
         return Err(failed(format!("it is {size}, the manifest says {expected}")));
     }
-    Ok(Radiograph { size, pixels: gray.into_raw(), spacing: None })
+    Ok(Radiograph::gray(Format::Png, size, gray.into_raw()))
 }
 
 #[cfg(test)]

@@ -132,9 +132,3 @@ pub struct Timing {
     /// The network.
     pub inference_ms: f64,
 }
-
-/// Placeholder for the schemas.
-#[must_use]
-pub fn schema() -> serde_json::Value {
-    serde_json::json!({ "result": schemars::schema_for!(FilmResult), "error": schemars::schema_for!(FilmError) })
-}

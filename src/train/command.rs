@@ -2,11 +2,19 @@
 
 use std::path::PathBuf;
 
+use std::io::IsTerminal;
+use std::time::Instant;
+
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use super::TrainConfig;
-use super::datasets::Truth;
+use super::datasets::{IsbiSplit, Truth, hold_out, isbi};
+use super::metrics::{CEPHALOGRAM_THRESHOLDS_MM, summarise};
+use super::publish::{Publication, publish};
+use super::{ISBI_MM_PER_PX, TrainConfig, checkpoint, evaluate};
+use crate::inference::Localizer;
+use crate::model::{Bundle, Training};
 
 /// Trains, evaluates and exports landmark localizers.
 #[derive(Debug, Parser)]
@@ -20,6 +28,10 @@ pub struct Cli {
 enum Command {
     /// Train a network (needs the feature `torch`).
     Train(TrainArgs),
+    /// Measure a bundle on a test set.
+    Evaluate(EvaluateArgs),
+    /// Make a bundle of a run's best weights.
+    Export(ExportArgs),
 }
 
 /// What `landmark-train train` is told.
@@ -75,6 +87,119 @@ pub struct TrainArgs {
     workers: usize,
 }
 
+/// What `landmark-train evaluate` is told.
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// The bundle's directory.
+    #[arg(long)]
+    bundle: PathBuf,
+    /// The data set's root, in the layout of ISBI 2015.
+    #[arg(long)]
+    data: PathBuf,
+    /// Which films.
+    #[arg(long, value_enum, default_value = "test1")]
+    split: IsbiSplit,
+    /// Whose landmarks count as true.
+    #[arg(long, value_enum, default_value = "mean")]
+    truth: Truth,
+    /// Threads of one inference.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Print the summary as one JSON object and nothing else on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `landmark-train export` is told.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The run's folder.
+    #[arg(long)]
+    run: PathBuf,
+    /// The data set's root, in the layout of ISBI 2015: for the golden film and the figures of the card.
+    #[arg(long)]
+    data: PathBuf,
+    /// The bundle's directory, named after the bundle; an older bundle there is replaced.
+    #[arg(long)]
+    out: PathBuf,
+    /// `major.minor.patch` of the bundle.
+    #[arg(long)]
+    bundle_version: String,
+    /// Where the weights started, for the card.
+    #[arg(long)]
+    initialisation: String,
+    /// How it was trained, for the card: commands, hardware, duration.
+    #[arg(long)]
+    procedure: String,
+}
+
+impl EvaluateArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let bundle = Bundle::open(&self.bundle)?;
+        let mut localizer = Localizer::new(&bundle, self.threads)?;
+        let films = isbi(&self.data, self.split, self.truth)?;
+        let started = Instant::now();
+        let bar = progress(films.len());
+        let errors = evaluate(&mut localizer, &films, ISBI_MM_PER_PX, |done| bar.set_position(done as u64))?;
+        bar.finish_and_clear();
+        let summary = summarise(&errors, &CEPHALOGRAM_THRESHOLDS_MM);
+        if self.json {
+            println!("{}", serde_json::to_string(&summary)?);
+            return Ok(());
+        }
+        println!("{summary}");
+        println!("{:.2} films/s", films.len() as f64 / started.elapsed().as_secs_f64());
+        for (name, mre) in bundle.manifest().landmarks.iter().zip(&summary.per_landmark_mre_mm) {
+            println!("  {name:<24} {mre:6.3} mm");
+        }
+        Ok(())
+    }
+}
+
+impl ExportArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let path = self.run.join("best.safetensors");
+        let (weights, metadata) = checkpoint::read(&path)?;
+        let config = metadata.get("config").with_context(|| format!("{}: no `config` in it", path.display()))?;
+        let config: TrainConfig = toml::from_str(config).with_context(|| format!("{}", path.display()))?;
+        let name = self.out.file_name().and_then(|name| name.to_str()).context("--out has no name")?;
+        let (train, _) = hold_out(isbi(&self.data, IsbiSplit::Train, Truth::Mean)?, config.hold_out_every);
+        let mut tests = Vec::new();
+        for (truth, words) in
+            [(Truth::Mean, "mean of senior and junior"), (Truth::Challenge, "challenge (senior reader)")]
+        {
+            let films = isbi(&self.data, IsbiSplit::Test1, truth)?;
+            tests.push(("ISBI 2015 Test1".to_owned(), words.to_owned(), films));
+        }
+        let training = Training {
+            data: "ISBI 2015 lateral cephalograms, training films, mean of both readers".to_owned(),
+            films: u32::try_from(train.len())?,
+            initialisation: self.initialisation.clone(),
+            procedure: self.procedure.clone(),
+        };
+        let publication = Publication {
+            name,
+            version: &self.bundle_version,
+            weights: &weights,
+            config: &config,
+            training,
+            atlas_films: &train,
+            tests: &tests,
+        };
+        publish(&self.out, &publication)?;
+        println!("{}", self.out.display());
+        Ok(())
+    }
+}
+
+fn progress(films: usize) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:32} film {pos}/{len}, {eta} left");
+    ProgressBar::new(films as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
 impl Cli {
     /// Does what was asked.
     ///
@@ -83,6 +208,8 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Train(args) => args.run(),
+            Command::Evaluate(args) => args.run(),
+            Command::Export(args) => args.run(),
         }
     }
 }
@@ -126,13 +253,9 @@ impl TrainArgs {
 
     #[cfg(feature = "torch")]
     fn run(self) -> anyhow::Result<()> {
-        use super::datasets::{IsbiSplit, hold_out, isbi};
-        use super::{Run, checkpoint, create_folder, load};
+        use super::{Run, create_folder, load};
         use crate::landmark::CEPHALOGRAM_NAMES;
         use crate::network::{Engine, EngineOptions, NfdpConfig};
-
-        /// The scale of every film of the ISBI set.
-        const ISBI_MM_PER_PX: f64 = 0.1;
 
         let config = self.config()?;
         let (train, validation) = hold_out(isbi(&self.data, IsbiSplit::Train, self.truth)?, config.hold_out_every);

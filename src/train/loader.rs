@@ -149,13 +149,13 @@ fn film_rng(seed: u64, epoch: usize, film: usize) -> ChaCha8Rng {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::radiograph::Radiograph;
+    use crate::radiograph::{Format, Radiograph};
 
     fn films(n: u32) -> Arc<Vec<TrainingFilm>> {
         let size = Size::new(60, 80);
         let film = |i: u32| {
             let pixels = (0..size.area() as u32).map(|p| (p * 13 + i * 997) as u16).collect();
-            let radiograph = Radiograph::gray(size, pixels);
+            let radiograph = Radiograph::gray(Format::Png, size, pixels);
             TrainingFilm {
                 name: i.to_string(),
                 film: Film::new(&radiograph, 1),
