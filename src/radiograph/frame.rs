@@ -132,18 +132,18 @@ impl Film {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::radiograph::Format;
 
     /// A film whose gray value is linear in x and y, so that averages and bilinear samples are known exactly.
     fn ramp(size: Size) -> Radiograph {
         let pixels =
             (0..size.height).flat_map(|y| (0..size.width).map(move |x| (1000 + 20 * x + 10 * y) as u16)).collect();
-        Radiograph { size, pixels, spacing: None }
+        Radiograph::gray(Format::Png, size, pixels)
     }
 
     #[test]
     fn blocks_are_averaged_and_the_rest_at_the_border_too() {
-        let radiograph =
-            Radiograph { size: Size::new(3, 3), pixels: vec![0, 2, 7, 4, 6, 9, 10, 20, 30], spacing: None };
+        let radiograph = Radiograph::gray(Format::Png, Size::new(3, 3), vec![0, 2, 7, 4, 6, 9, 10, 20, 30]);
         let film = Film::new(&radiograph, 2);
         assert_eq!(film.size, Size::new(2, 2));
         assert_eq!(film.pixels, [3, 8, 15, 30]);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn outside_the_film_the_frame_is_black() {
-        let white = Radiograph { size: Size::new(300, 300), pixels: vec![65535; 90_000], spacing: None };
+        let white = Radiograph::gray(Format::Png, Size::new(300, 300), vec![65535; 90_000]);
         let input = network_input(&white, Size::new(100, 100));
         assert_eq!(input.pixels[50 * 100 + 50], 255);
         assert_eq!(input.pixels[0], 0);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_film_of_one_pixel_has_a_frame() {
-        let dot = Radiograph { size: Size::new(1, 1), pixels: vec![65535], spacing: None };
+        let dot = Radiograph::gray(Format::Png, Size::new(1, 1), vec![65535]);
         assert_eq!(network_input(&dot, Size::new(64, 64)).pixels.len(), 4096);
     }
 }
