@@ -173,3 +173,101 @@ impl<'a> Segment<'a> {
         Ok(Self { marker, body, end })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+
+    use super::*;
+    use crate::radiograph::decode;
+
+    fn file(image: impl Into<DynamicImage>, quality: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality)
+            .encode_image(&image.into())
+            .expect("encoded");
+        bytes
+    }
+
+    /// A film with detail everywhere, so that a cut is a loss.
+    fn textured() -> Vec<u8> {
+        file(GrayImage::from_fn(200, 120, |x, y| Luma([((x * 7 + y * 13) % 251) as u8])), 90)
+    }
+
+    #[test]
+    fn gray_values_survive_within_the_loss() {
+        let film = decode(&file(GrayImage::from_fn(64, 48, |x, _| Luma([(4 * x) as u8])), 100), &Limits::default())
+            .expect("a film");
+        assert_eq!((film.format, film.size), (Format::Jpeg, Size::new(64, 48)));
+        for x in 0..64 {
+            let (value, expected) = (film.pixels[20 * 64 + x] / 257, 4 * x as u16);
+            assert!(value.abs_diff(expected) <= 2, "{value} for {expected}");
+        }
+    }
+
+    #[test]
+    fn colour_gives_its_luminance() {
+        for (colour, expected) in [([255, 0, 0], 76u16), ([0, 255, 0], 150), ([0, 0, 255], 29), ([90, 90, 90], 90)] {
+            let film =
+                decode(&file(RgbImage::from_pixel(16, 16, Rgb(colour)), 100), &Limits::default()).expect("a film");
+            assert!((film.pixels[40] / 257).abs_diff(expected) <= 1, "{colour:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_or_zero_tailed_film_is_refused() {
+        let whole = textured();
+        assert!(decode(&whole, &Limits::default()).is_ok());
+        for cut in (4..whole.len() - 1).step_by(7).chain([whole.len() - 1]) {
+            assert!(decode(&whole[..cut], &Limits::default()).is_err(), "{cut} of {}", whole.len());
+            let mut tail = whole[..cut].to_vec();
+            tail.resize(whole.len(), 0);
+            assert!(decode(&tail, &Limits::default()).is_err(), "zeros from {cut} of {}", whole.len());
+        }
+    }
+
+    #[test]
+    fn a_scan_that_ends_early_is_refused_even_with_an_end_marker() {
+        let whole = textured();
+        let scan = FrameHeader::read(&whole).expect("a header").scan_at;
+        for share in [10, 50, 80] {
+            let mut cut = whole[..scan + (whole.len() - scan) * share / 100].to_vec();
+            cut.extend([0xFF, 0xD9]);
+            assert!(decode(&cut, &Limits::default()).is_err(), "{share} %");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_image_does_not_matter() {
+        let mut bytes = textured();
+        let whole = decode(&bytes, &Limits::default()).expect("a film").pixels;
+        bytes.extend([0; 100]);
+        assert_eq!(decode(&bytes, &Limits::default()).expect("a film").pixels, whole);
+    }
+
+    #[test]
+    fn a_header_that_promises_too_much_is_refused() {
+        let mut bytes = textured();
+        let frame = bytes.windows(2).position(|w| w == [0xFF, 0xC0]).expect("a frame header");
+        bytes[frame + 5..frame + 9].fill(0xFF);
+        assert!(matches!(
+            decode(&bytes, &Limits::default()),
+            Err(DecodeError::TooManyPixels { width: 65_535, height: 65_535, .. })
+        ));
+        bytes[frame + 5..frame + 7].fill(0);
+        assert!(matches!(decode(&bytes, &Limits::default()), Err(DecodeError::Damaged { .. })), "no rows");
+    }
+
+    #[test]
+    fn codings_that_are_not_read_are_named() {
+        for (marker, precision, name) in
+            [(0xC3, 8, "Lossless JPEG coding of 8 bits"), (0xC1, 12, "Sequential JPEG coding of 12 bits")]
+        {
+            let mut bytes = textured();
+            let frame = bytes.windows(2).position(|w| w == [0xFF, 0xC0]).expect("a frame header");
+            (bytes[frame + 1], bytes[frame + 4]) = (marker, precision);
+            let message = decode(&bytes, &Limits::default()).expect_err(name).to_string();
+            assert!(message.contains(name), "{message}");
+        }
+    }
+}

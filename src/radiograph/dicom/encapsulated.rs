@@ -262,3 +262,145 @@ impl PixelDataObject for Frame<'_> {
         Some(RawPixelData { fragments: vec![self.codestream.to_vec()].into(), offset_table: vec![].into() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dicom_core::VR;
+    use dicom_encoding::adapters::EncodeOptions;
+    use dicom_encoding::transfer_syntax::TransferSyntaxIndex;
+    use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
+
+    use super::*;
+    use crate::radiograph::decode as decode_any;
+    use crate::radiograph::dicom::codings;
+    use crate::radiograph::dicom::image_pixel::Photometric;
+    use crate::radiograph::dicom::synthetic::Synthetic;
+
+    const SIZE: (u16, u16) = (20, 15);
+
+    fn cells() -> Vec<u16> {
+        (0..300).map(|i| (i * 1237 % 4096) as u16).collect()
+    }
+
+    fn film() -> Synthetic {
+        Synthetic::words(SIZE.0, SIZE.1, 12, &cells())
+    }
+
+    fn decoded(film: &Synthetic, uid: &str) -> Result<Vec<u16>, DecodeError> {
+        decode_any(&film.file(uid), &Limits::default()).map(|film| film.pixels)
+    }
+
+    /// Encodes through the registry, which has writers for some codings.
+    fn registry_encoded(uid: &'static str) -> Vec<u8> {
+        let syntax = TransferSyntaxRegistry.get(uid).expect("registered");
+        let pixel = ImagePixel {
+            size: Size::new(SIZE.0.into(), SIZE.1.into()),
+            photometric: Photometric::Monochrome2,
+            planar: false,
+            bits_allocated: 16,
+            bits_stored: 12,
+            high_bit: 11,
+            signed: false,
+        };
+        let bytes: Vec<u8> = cells().iter().flat_map(|cell| cell.to_le_bytes()).collect();
+        let source = Frame { codestream: Cow::Owned(bytes), syntax, pixel: &pixel };
+        let mut codestream = Vec::new();
+        let writer = syntax.pixel_data_writer().expect("a writer");
+        writer.encode_frame(&source, 0, EncodeOptions::default(), &mut codestream).expect("encoded");
+        codestream
+    }
+
+    /// Every lossless coding that can be encoded here, with its transfer syntax.
+    fn lossless() -> Vec<(&'static str, Vec<u8>)> {
+        let raw = cells().iter().flat_map(|cell| cell.to_le_bytes()).collect();
+        let jpeg = codings::jpeg_lossless(SIZE.0, SIZE.1, 12, &cells());
+        vec![
+            (uids::RLE_LOSSLESS, codings::rle(&cells())),
+            (uids::JPEG_LOSSLESS, jpeg.clone()),
+            (uids::JPEG_LOSSLESS_SV1, jpeg),
+            (uids::JPEGLS_LOSSLESS, registry_encoded(uids::JPEGLS_LOSSLESS)),
+            (uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN, raw),
+        ]
+    }
+
+    #[test]
+    fn lossless_codings_give_exactly_the_uncompressed_film() {
+        let expected = film().pixels();
+        for (uid, codestream) in lossless() {
+            let whole = film().with_fragments(&[codestream]);
+            assert_eq!(decoded(&whole, uid).expect(uid), expected, "{uid}");
+        }
+    }
+
+    #[test]
+    fn a_frame_may_come_in_several_fragments() {
+        for (uid, codestream) in lossless() {
+            let (a, b) = codestream.split_at(codestream.len() / 4 * 2);
+            let parts = film().with_fragments(&[a.to_vec(), b.to_vec()]);
+            assert_eq!(decoded(&parts, uid).expect(uid), film().pixels(), "{uid}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_codestream_is_refused() {
+        for (uid, codestream) in lossless() {
+            for share in [0, 5, 50, 95] {
+                let cut = codestream[..codestream.len() * share / 100].to_vec();
+                assert!(decoded(&film().with_fragments(&[cut]), uid).is_err(), "{uid} cut at {share} %");
+            }
+        }
+        assert!(decoded(&film().with_fragments(&[]), uids::RLE_LOSSLESS).is_err(), "no fragment");
+    }
+
+    #[test]
+    fn a_codestream_of_another_size_is_refused_before_it_is_decoded() {
+        for (uid, codestream) in lossless() {
+            let wider = film().with(tags::COLUMNS, VR::US, SIZE.0 + 1).with_fragments(&[codestream]);
+            assert!(decoded(&wider, uid).is_err(), "{uid}");
+        }
+        let jpeg = codings::jpeg_lossless(65_535, 65_535, 12, &cells());
+        let error = decoded(&film().with_fragments(&[jpeg]), uids::JPEG_LOSSLESS).expect_err("a bomb").to_string();
+        assert!(error.contains("Rows (0028,0010): expected 65535 as in the codestream, found 15"), "{error}");
+    }
+
+    #[test]
+    fn a_12_bit_jpeg_is_within_its_loss_and_clamped_to_bits_stored() {
+        let jpeg = codings::jpeg_extended(SIZE.0, SIZE.1, 0, &cells());
+        let pixels = decoded(&film().with_fragments(&[jpeg.clone()]), uids::JPEG_EXTENDED12_BIT).expect("a film");
+        let worst = pixels.iter().zip(film().pixels()).map(|(a, b)| a.abs_diff(b)).max();
+        assert!(worst.is_some_and(|worst| worst <= 3 * 16), "{worst:?} of 65535");
+        // With 10 bits stored, values beyond 1023 are overshoot: white, not wrapped around to black.
+        let shallow = film().with(tags::BITS_STORED, VR::US, 10u16).with(tags::HIGH_BIT, VR::US, 9u16);
+        let pixels = decoded(&shallow.with_fragments(&[jpeg]), uids::JPEG_EXTENDED12_BIT).expect("a film");
+        let beyond = cells().iter().position(|&cell| cell > 2000 && cell % 1024 < 500).expect("there is one");
+        assert_eq!(pixels[beyond], 65_535);
+    }
+
+    #[test]
+    fn a_baseline_jpeg_gives_gray_or_luminance() {
+        let encode = |image: image::DynamicImage| {
+            let mut bytes = Vec::new();
+            let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 100);
+            image.write_with_encoder(encoder).expect("encoded");
+            bytes
+        };
+        let gray = image::GrayImage::from_fn(16, 8, |x, _| image::Luma([(17 * x) as u8]));
+        let film = Synthetic::bytes(16, 8, &[]).with_fragments(&[encode(gray.into())]);
+        let pixels = decoded(&film, uids::JPEG_BASELINE8_BIT).expect("a film");
+        assert!(pixels[..16].iter().zip(0..16u16).all(|(&v, x)| v.abs_diff(17 * x * 257) < 3 * 257), "{pixels:?}");
+        let red = image::RgbImage::from_pixel(16, 8, image::Rgb([255, 0, 0]));
+        let film = Synthetic::bytes(16, 8, &[])
+            .with(tags::SAMPLES_PER_PIXEL, VR::US, 3u16)
+            .with(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "YBR_FULL_422")
+            .with_fragments(&[encode(red.into())]);
+        let pixels = decoded(&film, uids::JPEG_BASELINE8_BIT).expect("a film");
+        assert!(pixels.iter().all(|v| v.abs_diff(76 * 257) <= 257), "{pixels:?}");
+    }
+
+    #[test]
+    fn video_is_refused_by_name() {
+        let video = film().with_fragments(&[vec![0; 8]]);
+        let error = decoded(&video, uids::MPEG4HP41).expect_err("video").to_string();
+        assert!(error.contains("1.2.840.10008.1.2.4.102"), "{error}");
+    }
+}

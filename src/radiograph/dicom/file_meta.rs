@@ -31,22 +31,10 @@ impl<'a> File<'a> {
             let encoding = guess(bytes).ok_or_else(|| {
                 DecodeError::damaged(Format::Dicom, "expected file meta information or a data set after the preamble")
             })?;
-            let syntax = match encoding {
-                Encoding::ImplicitLittle => entries::IMPLICIT_VR_LITTLE_ENDIAN.uid(),
-                Encoding::ExplicitLittle => entries::EXPLICIT_VR_LITTLE_ENDIAN.uid(),
-                Encoding::ExplicitBig => entries::EXPLICIT_VR_BIG_ENDIAN.uid(),
-            };
-            let syntax = registered(syntax).expect("the registry has the three plain syntaxes");
-            return Ok(Self { syntax, encoding, data_set: Cow::Borrowed(bytes) });
+            return Ok(Self { syntax: encoding.syntax(), encoding, data_set: Cow::Borrowed(bytes) });
         }
         let (syntax, start) = file_meta(bytes)?;
-        let encoding = if syntax.uid() == entries::IMPLICIT_VR_LITTLE_ENDIAN.uid() {
-            Encoding::ImplicitLittle
-        } else if syntax.uid() == entries::EXPLICIT_VR_BIG_ENDIAN.uid() {
-            Encoding::ExplicitBig
-        } else {
-            Encoding::ExplicitLittle
-        };
+        let encoding = Encoding::of(syntax);
         let rest = &bytes[start..];
         let data_set = match syntax.codec() {
             Codec::Dataset(Some(adapter)) => Cow::Owned(inflate(rest, adapter.as_ref(), limits)?),
@@ -54,6 +42,27 @@ impl<'a> File<'a> {
             _ => Cow::Borrowed(rest),
         };
         Ok(Self { syntax, encoding, data_set })
+    }
+}
+
+impl Encoding {
+    /// The encoding of a transfer syntax; all but two are explicit little endian.
+    fn of(syntax: &TransferSyntax) -> Self {
+        let plain = [Self::ImplicitLittle, Self::ExplicitBig];
+        plain.into_iter().find(|encoding| encoding.uid() == syntax.uid()).unwrap_or(Self::ExplicitLittle)
+    }
+
+    /// The transfer syntax that says nothing but this.
+    pub(super) fn syntax(self) -> &'static TransferSyntax {
+        registered(self.uid()).expect("the registry has the three plain syntaxes")
+    }
+
+    fn uid(self) -> &'static str {
+        match self {
+            Self::ImplicitLittle => entries::IMPLICIT_VR_LITTLE_ENDIAN.uid(),
+            Self::ExplicitLittle => entries::EXPLICIT_VR_LITTLE_ENDIAN.uid(),
+            Self::ExplicitBig => entries::EXPLICIT_VR_BIG_ENDIAN.uid(),
+        }
     }
 }
 

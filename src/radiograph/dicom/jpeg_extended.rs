@@ -289,3 +289,37 @@ impl BitReader<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::radiograph::dicom::codings;
+
+    /// 21 x 19 samples over the full range with sharp edges; neither side is a multiple of 8.
+    fn samples() -> Vec<u16> {
+        (0..21 * 19).map(|i| if i % 11 == 0 { 4095 } else { (i * 37 % 4096) as u16 }).collect()
+    }
+
+    #[test]
+    fn samples_come_back_within_the_rounding_of_their_coefficients() {
+        for restart in [0, 1, 2] {
+            let decoded = decode(&codings::jpeg_extended(21, 19, restart, &samples())).expect("an image");
+            let worst = decoded.iter().zip(samples()).map(|(a, b)| a.abs_diff(b)).max();
+            assert!(decoded.len() == 21 * 19 && worst.is_some_and(|worst| worst <= 3), "{worst:?}, restart {restart}");
+        }
+    }
+
+    #[test]
+    fn a_scan_that_ends_early_is_an_error() {
+        let whole = codings::jpeg_extended(21, 19, 0, &samples());
+        for cut in [whole.len() - 3, whole.len() / 2 + 200, 300, 20] {
+            assert!(decode(&whole[..cut]).is_err(), "{cut} of {}", whole.len());
+            assert!(decode(&[&whole[..cut], &[0xFF, 0xD9]].concat()).is_err(), "{cut} and an end marker");
+        }
+        let restarted = codings::jpeg_extended(21, 19, 2, &samples());
+        let marker = restarted.windows(2).rposition(|w| w == [0xFF, 0xD1]).expect("a restart marker");
+        let mut broken = restarted;
+        broken[marker + 1] = 0xD9;
+        assert!(decode(&broken).expect_err("no restart").contains("restart marker"));
+    }
+}

@@ -7,6 +7,8 @@
 //! scale and the identifiers. Elements that no step asks for, the patient's above all, are never parsed.
 
 mod attributes;
+#[cfg(test)]
+mod codings;
 mod encapsulated;
 mod file_meta;
 mod grayscale;
@@ -18,6 +20,8 @@ mod modality;
 mod read;
 mod spacing;
 mod structure;
+#[cfg(test)]
+mod synthetic;
 mod voi;
 
 pub(super) use file_meta::looks_like_a_data_set;

@@ -241,3 +241,64 @@ fn has_long_length(vr: VR) -> bool {
 fn damaged(reason: String) -> DecodeError {
     DecodeError::damaged(Format::Dicom, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use dicom_dictionary_std::uids;
+
+    use super::*;
+    use crate::radiograph::dicom::synthetic::{BIG_ENDIAN, Synthetic};
+    use crate::radiograph::{Limits, decode};
+
+    #[test]
+    fn a_film_cut_anywhere_is_refused() {
+        let film = Synthetic::words(3, 2, 12, &[0, 1, 2, 3, 4, 5]);
+        for uid in [uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::IMPLICIT_VR_LITTLE_ENDIAN, BIG_ENDIAN] {
+            let whole = film.data_set(uid);
+            for cut in 0..whole.len() {
+                assert!(decode(&whole[..cut], &Limits::default()).is_err(), "{uid}, {cut} of {}", whole.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_the_pixel_data_does_not_matter() {
+        let mut bytes = Synthetic::words(3, 2, 12, &[0, 1, 2, 3, 4, 5]).file(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+        let whole = decode(&bytes, &Limits::default()).expect("a film").pixels;
+        bytes.extend([0; 37]);
+        assert_eq!(decode(&bytes, &Limits::default()).expect("a film").pixels, whole);
+    }
+
+    #[test]
+    fn only_the_elements_that_are_read_are_parsed() {
+        let bytes = Synthetic::words(3, 2, 12, &[0, 1, 2, 3, 4, 5])
+            .with_lut(tags::MODALITY_LUT_SEQUENCE, [1, 0, 16], &[7])
+            .data_set(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+        let parts = split(&bytes, Encoding::ExplicitLittle).expect("a data set");
+        let holds = |text: &[u8]| parts.head.windows(text.len()).any(|window| window == text);
+        assert!(!holds(b"Doe^Jane") && holds(b"MONOCHROME2"));
+        assert_eq!(parts.pixel_data, PixelData::Native { value: &[0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0], words: true });
+    }
+
+    #[test]
+    fn deep_nesting_and_endless_elements_are_refused() {
+        let sequence = [0x08, 0x00, 0x40, 0x11, b'S', b'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF];
+        let item = [0xFE, 0xFF, 0x00, 0xE0, 0xFF, 0xFF, 0xFF, 0xFF];
+        let deep = [&sequence[..], &item].concat().repeat(100_000);
+        let empty = [0x08, 0x00, 0x70, 0x00, b'L', b'O', 0, 0].repeat(MAX_ELEMENTS + 1);
+        for (bytes, reason) in [(deep, "levels of sequences"), (empty, "elements, found more")] {
+            let message = split(&bytes, Encoding::ExplicitLittle).expect_err(reason).to_string();
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_element_longer_than_its_sequence_is_refused() {
+        let mut bytes = vec![0x08, 0x00, 0x40, 0x11, b'S', b'Q', 0, 0, 18, 0, 0, 0];
+        bytes.extend([0xFE, 0xFF, 0x00, 0xE0, 10, 0, 0, 0]);
+        bytes.extend([0x08, 0x00, 0x50, 0x11, b'U', b'I', 4, 0, b'1', b'.', b'2', b'.']);
+        bytes.extend([0; 64]);
+        let message = split(&bytes, Encoding::ExplicitLittle).expect_err("too long").to_string();
+        assert!(message.contains("expected 4 bytes in element (0008,1150), found 2"), "{message}");
+    }
+}
