@@ -1,28 +1,22 @@
 //! A film as gray values, from the bytes of any supported file to the network's input.
+//!
+//! [`decode()`] recognises the container by its first bytes, checks its stated size against [`Limits`] before anything
+//! is allocated, and yields a [`Radiograph`]: 16-bit gray values as a person at a monitor would see them. Then
+//! [`network_input`] reduces and warps it into the frame. Orientation tags (EXIF, TIFF) are not applied: coordinates
+//! speak of the raster as it is stored.
 
-mod decode_tmp;
+mod decode;
+mod dicom;
+mod error;
+mod film;
+mod format;
 mod frame;
-pub use decode_tmp::*;
+mod jpeg;
+mod luminance;
+mod raster;
 
+pub use decode::{Limits, decode};
+pub use error::DecodeError;
+pub use film::{DicomIdentity, Radiograph};
+pub use format::Format;
 pub use frame::{Film, NetworkInput, network_input, reduction_factor};
-
-use crate::geometry::{PixelSpacing, Size};
-
-/// A decoded film, as a person at a monitor would see it.
-#[derive(Clone, Debug)]
-pub struct Radiograph {
-    /// Columns and rows.
-    pub size: Size,
-    /// `height * width` gray values, row by row: 0 is black, 65535 is white.
-    pub pixels: Vec<u16>,
-    /// The scale, where the file states one.
-    pub spacing: Option<PixelSpacing>,
-}
-
-impl Radiograph {
-    /// A film of gray values alone.
-    #[must_use]
-    pub const fn gray(size: Size, pixels: Vec<u16>) -> Self {
-        Self { size, pixels, spacing: None }
-    }
-}
