@@ -116,19 +116,23 @@ impl Layers {
                 return;
             }
         };
+        // In the order of the lines, so that the mistakes come in that order too.
+        let mut places = Vec::new();
         for (section, body) in spans.get_ref() {
-            let origin = at(section.span().start);
-            let section = section.get_ref().as_ref();
-            let (true, DeValue::Table(body)) = (is_section(section), body.get_ref()) else {
-                self.errors.push(unknown_at_top(section, matches!(body.get_ref(), DeValue::Table(_)), origin));
-                continue;
-            };
-            for name in body.keys() {
-                let (origin, name) = (at(name.span().start), name.get_ref().as_ref());
-                match keys::find(&format!("{section}.{name}")) {
-                    Some(key) => self.write(key, values[section][name].clone(), origin),
-                    None => self.errors.push(unknown_key(section, name, origin)),
+            let (start, section) = (section.span().start, section.get_ref().as_ref());
+            match body.get_ref() {
+                DeValue::Table(body) if is_section(section) => {
+                    places.extend(body.keys().map(|name| (name.span().start, section, Ok(name.get_ref().as_ref()))));
                 }
+                other => places.push((start, section, Err(matches!(other, DeValue::Table(_))))),
+            }
+        }
+        places.sort_by_key(|(start, ..)| *start);
+        for (start, section, place) in places {
+            match place.map(|name: &str| (name, keys::find(&format!("{section}.{name}")))) {
+                Ok((name, Some(key))) => self.write(key, values[section][name].clone(), at(start)),
+                Ok((name, None)) => self.errors.push(unknown_key(section, name, at(start))),
+                Err(is_table) => self.errors.push(unknown_at_top(section, is_table, at(start))),
             }
         }
     }
@@ -318,14 +322,14 @@ mod tests {
     fn all_mistakes_of_all_layers_are_told_at_once() {
         let errors = read(
             &[("landmarkd.toml", "[site]\nnmae = 1\n[log]\nformat = 3\n"), ("conf.d/a.toml", "[mqtt]\nport = 0\n")],
-            &[("LANDMARKD_LOG__FORMAT", "xml"), ("LANDMARKD_LOG__FORMATT", "xml"), ("LANDMARKD_LAG__FORMAT", "xml")],
+            &[("LANDMARKD_LOG__FORMAT", "xml"), ("LANDMARKD_LOG__FORMATT", "xml"), ("LANDMARKD_LOGG__FORMAT", "xml")],
         )
         .expect_err("six mistakes");
         let places = [
             "landmarkd.toml:2: unknown key",
             "landmarkd.toml:4: log.format = 3 is not",
             "conf.d/a.toml:2: mqtt.port = 0 is not",
-            "environment variable LANDMARKD_LAG__FORMAT: unknown section lag: did you mean [log]?",
+            "environment variable LANDMARKD_LOGG__FORMAT: unknown section logg: did you mean [log]?",
             "environment variable LANDMARKD_LOG__FORMAT: log.format = \"xml\" is not",
             "environment variable LANDMARKD_LOG__FORMATT: unknown key log.formatt: did you mean log.format?",
         ];

@@ -8,11 +8,11 @@ use std::f64::consts::TAU;
 
 use crate::geometry::Point;
 
-/// Distances of a label's near edge from its landmark, in picture pixels.
+/// Distances of a label's near edge from its landmark, in picture pixels, where the landmark wants 6 of them clear.
 const RINGS: [f64; 14] = [9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 65.0, 85.0, 110.0, 140.0, 180.0, 230.0, 300.0, 400.0];
 const DIRECTIONS: u32 = 24;
-/// Closer than this a name explains itself without a leader.
-const LEADER_FROM: f64 = 15.0;
+/// A name that is not farther than this from what its landmark wants clear explains itself without a leader.
+const LEADER_FROM: f64 = 9.0;
 /// Free space kept around every label.
 const GAP: f64 = 3.0;
 /// Landmarks nearer than this crowd each other.
@@ -24,15 +24,15 @@ const COST_COVERED_LANDMARK: f64 = 60.0;
 const COST_LEADER_THROUGH_LABEL: f64 = 90.0;
 const COST_CROSSED_LEADER: f64 = 50.0;
 const COST_LEADER_OVER_LANDMARK: f64 = 30.0;
-/// Names are read fastest to the right of their dot.
-const COST_NOT_RIGHT: f64 = 4.0;
+/// Names stand on the side of their dot that the others leave free, the right one if both are.
+const COST_OTHER_SIDE: f64 = 6.0;
 
 /// A landmark and the size of its name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Anchor {
     /// In picture pixels.
     pub(super) point: Point,
-    /// Radius around the landmark that other names should leave free.
+    /// Radius around the landmark that names should leave free.
     pub(super) clear: f64,
     /// Of the name.
     pub(super) width: f64,
@@ -60,21 +60,25 @@ pub(super) struct Label {
 
 /// A place for each name, in the order of `anchors`; `None` where there is no room left in `area`.
 pub(super) fn place(anchors: &[Anchor], area: Rect) -> Vec<Option<Label>> {
-    let crowd = |a: &Anchor| anchors.iter().filter(|b| a.point.distance(b.point) < NEIGHBOURHOOD).count();
+    let neighbours = |p: Point| anchors.iter().filter(move |other| p.distance(other.point) < NEIGHBOURHOOD);
     let mut order: Vec<usize> = (0..anchors.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(crowd(&anchors[i])));
+    order.sort_by_cached_key(|&i| std::cmp::Reverse(neighbours(anchors[i].point).count()));
+    let sides: Vec<f64> = anchors
+        .iter()
+        .map(|a| if neighbours(a.point).map(|b| b.point.x - a.point.x).sum::<f64>() > 1.0 { -1.0 } else { 1.0 })
+        .collect();
 
     let mut labels = vec![None; anchors.len()];
     for _ in 0..=SWEEPS {
         for &i in &order {
             labels[i] = None;
-            labels[i] = best(i, anchors, &labels, area);
+            labels[i] = best(i, sides[i], anchors, &labels, area);
         }
     }
     labels
 }
 
-fn best(i: usize, anchors: &[Anchor], labels: &[Option<Label>], area: Rect) -> Option<Label> {
+fn best(i: usize, side: f64, anchors: &[Anchor], labels: &[Option<Label>], area: Rect) -> Option<Label> {
     let mut best: Option<(f64, Label)> = None;
     for ring in RINGS {
         // A ring costs its radius at least, so no farther one can win any more.
@@ -85,7 +89,7 @@ fn best(i: usize, anchors: &[Anchor], labels: &[Option<Label>], area: Rect) -> O
             let (sin, cos) = (TAU * f64::from(direction) / f64::from(DIRECTIONS)).sin_cos();
             let label = candidate(&anchors[i], ring, cos, sin);
             if let Some(cost) = cost(i, &label, anchors, labels, area) {
-                let cost = cost + ring + COST_NOT_RIGHT * (1.0 - cos);
+                let cost = cost + ring + COST_OTHER_SIDE * (1.0 - side * cos);
                 if best.is_none_or(|(lowest, _)| cost < lowest) {
                     best = Some((cost, label));
                 }
@@ -96,20 +100,25 @@ fn best(i: usize, anchors: &[Anchor], labels: &[Option<Label>], area: Rect) -> O
 }
 
 fn candidate(anchor: &Anchor, ring: f64, cos: f64, sin: f64) -> Label {
-    let Anchor { point, width, height, .. } = *anchor;
+    let Anchor { point, clear, width, height } = *anchor;
+    let ring = ring + clear - 6.0;
     let x = point.x + cos * (ring + width / 2.0) - width / 2.0;
     let y = point.y + sin * (ring + height / 2.0) - height / 2.0;
     let rect = Rect { x: x.round(), y: y.round(), width, height };
     let end = rect.grown(2.0).nearest(point);
-    Label { rect, leader: (point.distance(end) >= LEADER_FROM).then_some(end) }
+    Label { rect, leader: (point.distance(end) >= clear + LEADER_FROM).then_some(end) }
 }
 
-/// What a place costs besides its distance; `None` where it touches another label or leaves the area.
+/// What a place costs besides its distance; `None` where it touches another label or its own landmark, or leaves the
+/// area.
 fn cost(i: usize, label: &Label, anchors: &[Anchor], labels: &[Option<Label>], area: Rect) -> Option<f64> {
     if !area.contains(&label.rect) {
         return None;
     }
     let own = anchors[i].point;
+    if label.rect.nearest(own).distance(own) < anchors[i].clear + 1.0 {
+        return None;
+    }
     let mut cost = 0.0;
     for (anchor, other) in std::iter::zip(anchors, labels) {
         let near = label.rect.nearest(anchor.point).distance(anchor.point);
@@ -199,13 +208,14 @@ mod tests {
     #[test]
     fn a_lonely_name_stands_right_of_its_dot_without_a_leader() {
         let label = place(&[anchor(500.0, 500.0, 100.0)], AREA)[0].expect("there is room");
-        assert_eq!(label, Label { rect: Rect { x: 509.0, y: 493.0, width: 100.0, height: 15.0 }, leader: None });
+        assert_eq!(label, Label { rect: Rect { x: 511.0, y: 493.0, width: 100.0, height: 15.0 }, leader: None });
     }
 
     #[test]
-    fn at_the_right_border_a_name_moves_to_the_left() {
+    fn at_the_right_border_a_name_moves_away_from_it_and_stays_beside_its_dot() {
         let label = place(&[anchor(1150.0, 500.0, 100.0)], AREA)[0].expect("there is room");
-        assert!(label.rect.x + label.rect.width < 1150.0);
+        assert!(label.rect.x + label.rect.width <= 1160.0);
+        assert_eq!(label.leader, None);
     }
 
     #[test]
