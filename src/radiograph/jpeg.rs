@@ -227,17 +227,6 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_that_ends_early_is_refused_even_with_an_end_marker() {
-        let whole = textured();
-        let scan = FrameHeader::read(&whole).expect("a header").scan_at;
-        for share in [10, 50, 80] {
-            let mut cut = whole[..scan + (whole.len() - scan) * share / 100].to_vec();
-            cut.extend([0xFF, 0xD9]);
-            assert!(decode(&cut, &Limits::default()).is_err(), "{share} %");
-        }
-    }
-
-    #[test]
     fn what_follows_the_image_does_not_matter() {
         let mut bytes = textured();
         let whole = decode(&bytes, &Limits::default()).expect("a film").pixels;

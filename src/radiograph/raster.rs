@@ -179,7 +179,8 @@ mod tests {
         let mut bmp = file(&small, ImageFormat::Bmp);
         bmp[18..26].copy_from_slice(&[0, 0xFF, 0, 0, 0, 0xFF, 0, 0]);
         let mut tiff = gray_tiff(8, 1, &[0, 0]);
-        for entry in 0..2 {
+        // Width, height and rows per strip.
+        for entry in [0, 1, 6] {
             tiff[10 + 12 * entry + 8..][..4].copy_from_slice(&[0xFF, 0xFF, 0, 0]);
         }
         for bytes in [png, bmp, tiff] {
