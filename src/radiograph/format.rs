@@ -42,6 +42,10 @@ impl Format {
     /// [`DecodeError::UnsupportedFormat`] with what it looks like instead.
     pub fn of(bytes: &[u8]) -> Result<Self, DecodeError> {
         let starts = |signature: &[u8]| bytes.starts_with(signature);
+        // First of all: the 128 bytes of preamble may hold anything (PS3.10 7.1), and in real films hold a TIFF header.
+        if bytes.get(128..132) == Some(b"DICM") {
+            return Ok(Self::Dicom);
+        }
         if starts(b"\x89PNG\r\n\x1a\n") {
             return Ok(Self::Png);
         }
@@ -50,10 +54,6 @@ impl Format {
         }
         if starts(b"II\x2a\x00") || starts(b"MM\x00\x2a") {
             return Ok(Self::Tiff);
-        }
-        // Before BMP and the data set heuristic: the 128 bytes of preamble may hold anything, TIFF headers included.
-        if bytes.get(128..132) == Some(b"DICM") {
-            return Ok(Self::Dicom);
         }
         if starts(b"BM") {
             return Ok(Self::Bmp);
@@ -107,6 +107,7 @@ mod tests {
             (b"BM".to_vec(), Format::Bmp),
             (preamble(b""), Format::Dicom),
             (preamble(b"BM"), Format::Dicom),
+            (preamble(b"II\x2a\x00"), Format::Dicom),
         ] {
             assert_eq!(Format::of(&bytes).expect("known"), expected, "{:?}", &bytes[..2]);
         }

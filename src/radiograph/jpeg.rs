@@ -6,7 +6,7 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
 use super::luminance::{from_u8, widen};
-use super::{DecodeError, Format, Limits, Radiograph};
+use super::{DecodeError, Format, Limits, Radiograph, jpeg_scan};
 use crate::geometry::Size;
 
 /// The frame header of a JPEG codestream (ITU-T T.81 B.2.2, T.87 C.2.2) and where its first scan starts.
@@ -71,6 +71,9 @@ pub(super) fn gray(
     }
     if !ends(bytes, header.scan_at) {
         return Err(DecodeError::damaged(format, "expected the end-of-image marker, found none after the scan"));
+    }
+    if header.process == Process::Sequential {
+        jpeg_scan::check(bytes).map_err(|reason| DecodeError::damaged(format, reason))?;
     }
     let damaged = |error: zune_jpeg::errors::DecodeErrors| DecodeError::damaged(format, error.to_string());
     let options = DecoderOptions::default()
@@ -234,6 +237,28 @@ mod tests {
             let mut cut = whole[..scan + (whole.len() - scan) * share / 100].to_vec();
             cut.extend([0xFF, 0xD9]);
             assert!(decode(&cut, &Limits::default()).is_err(), "{share} %");
+        }
+
+        // A hole in the middle, as a lost block of a network copy leaves it.
+        let mut hole = whole;
+        let middle = scan + (hole.len() - scan) / 2;
+        hole[middle..middle + 64].fill(0);
+        assert!(decode(&hole, &Limits::default()).is_err(), "a hole");
+    }
+
+    #[test]
+    fn every_sampling_and_restart_interval_is_counted_right() {
+        use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+        let rgb: Vec<u8> = (0..3 * 37 * 21).map(|i| (i * 7 % 256) as u8).collect();
+        for sampling in [SamplingFactor::F_1_1, SamplingFactor::F_2_1, SamplingFactor::F_1_2, SamplingFactor::F_2_2] {
+            for interval in [0, 1, 3] {
+                let mut bytes = Vec::new();
+                let mut encoder = Encoder::new(&mut bytes, 90);
+                encoder.set_sampling_factor(sampling);
+                encoder.set_restart_interval(interval);
+                encoder.encode(&rgb, 37, 21, ColorType::Rgb).expect("encoded");
+                assert!(decode(&bytes, &Limits::default()).is_ok(), "{sampling:?}, {interval}");
+            }
         }
     }
 

@@ -7,11 +7,13 @@
 
 mod decode;
 mod dicom;
+mod entropy;
 mod error;
 mod film;
 mod format;
 mod frame;
 mod jpeg;
+mod jpeg_scan;
 mod luminance;
 mod raster;
 

@@ -119,7 +119,7 @@ mod tests {
     fn signed_values_run_from_negative_to_positive() {
         let table = PLAIN.table(&pixel(12, true), || vec![true; 4096]);
         // Codes 2048..4096 are -2048..0.
-        assert_eq!([2048, 4095, 0, 2047].map(|code| table[code]), [0, 32_759, 32_775, 65_535]);
+        assert_eq!([2048, 4095, 0, 2047].map(|code| table[code]), [0, 32_759, 32_776, 65_535]);
     }
 
     /// By hand: stored 0, 1, 2, 3 -> modality 300, 300, 100, 200 -> window c=200.5 w=201 -> (m - 100) / 200.

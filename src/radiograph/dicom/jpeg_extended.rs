@@ -5,6 +5,7 @@
 
 use std::f32::consts::PI;
 
+use crate::radiograph::entropy::{BitReader, HuffmanTable, HuffmanTables};
 use crate::radiograph::jpeg::Segment;
 
 /// The order in which a block's coefficients are coded (figure A.6): row by row index of the k-th.
@@ -22,8 +23,7 @@ const LEVEL_SHIFT: f32 = 2048.0;
 /// What was expected and what was found.
 pub(super) fn decode(codestream: &[u8]) -> Result<Vec<u16>, String> {
     let mut quantization: [Option<[f32; 64]>; 4] = [None; 4];
-    let mut dc_tables: [Option<HuffmanTable>; 4] = [const { None }; 4];
-    let mut ac_tables: [Option<HuffmanTable>; 4] = [const { None }; 4];
+    let mut huffman = HuffmanTables::default();
     let mut frame: Option<(usize, usize, u8)> = None;
     let mut restart_interval = 0;
     let mut at = 2;
@@ -31,7 +31,7 @@ pub(super) fn decode(codestream: &[u8]) -> Result<Vec<u16>, String> {
         let Segment { marker, body, end } = Segment::read(codestream, at)?;
         match marker {
             0xDB => read_quantization(body, &mut quantization)?,
-            0xC4 => read_huffman(body, &mut dc_tables, &mut ac_tables)?,
+            0xC4 => huffman.read(body)?,
             0xC1 => {
                 let &[12, h1, h0, w1, w0, 1, _, _, table] = body else {
                     return Err("expected a frame of 12 bits and one component".to_owned());
@@ -45,21 +45,14 @@ pub(super) fn decode(codestream: &[u8]) -> Result<Vec<u16>, String> {
             0xDA => {
                 let (width, height, table) = frame.ok_or("expected a frame header before the scan")?;
                 let &[1, _, selectors, ..] = body else { return Err("expected a scan of one component".to_owned()) };
-                let missing = |what| move || format!("expected the {what} table the scan names");
                 let scan = Scan {
                     quantization: quantization
                         .get(usize::from(table))
                         .copied()
                         .flatten()
-                        .ok_or_else(missing("quantization"))?,
-                    dc: dc_tables
-                        .get(usize::from(selectors >> 4))
-                        .and_then(Option::as_ref)
-                        .ok_or_else(missing("DC"))?,
-                    ac: ac_tables
-                        .get(usize::from(selectors & 15))
-                        .and_then(Option::as_ref)
-                        .ok_or_else(missing("AC"))?,
+                        .ok_or("expected the quantization table the frame names")?,
+                    dc: huffman.dc(selectors >> 4)?,
+                    ac: huffman.ac(selectors & 15)?,
                     restart_interval,
                 };
                 return scan.decode(&codestream[end..], width, height);
@@ -86,46 +79,6 @@ fn read_quantization(mut body: &[u8], tables: &mut [Option<[f32; 64]>; 4]) -> Re
     Ok(())
 }
 
-/// DHT (B.2.4.2): per table its class and number, the count of codes of each length, and their symbols.
-fn read_huffman(
-    mut body: &[u8],
-    dc: &mut [Option<HuffmanTable>; 4],
-    ac: &mut [Option<HuffmanTable>; 4],
-) -> Result<(), String> {
-    while let [kind, rest @ ..] = body {
-        let counts = rest.first_chunk::<16>().ok_or("expected 16 code counts")?;
-        let n = counts.iter().map(|&count| usize::from(count)).sum::<usize>();
-        let symbols = rest.get(16..16 + n).ok_or("expected the symbols of a Huffman table")?;
-        let tables = if kind >> 4 == 0 { &mut *dc } else { &mut *ac };
-        let table = tables.get_mut(usize::from(kind & 15)).ok_or("expected a Huffman table from 0 to 3")?;
-        *table = Some(HuffmanTable::new(counts, symbols)?);
-        body = &rest[16 + n..];
-    }
-    Ok(())
-}
-
-/// Every 16-bit string to the length of the code it starts with and that code's symbol; length 0 for no code.
-struct HuffmanTable(Vec<(u8, u8)>);
-
-impl HuffmanTable {
-    fn new(counts: &[u8; 16], symbols: &[u8]) -> Result<Self, String> {
-        let mut table = Vec::with_capacity(1 << 16);
-        let mut symbols = symbols.iter();
-        for (length, &count) in (1..=16u8).zip(counts) {
-            for &symbol in symbols.by_ref().take(count.into()) {
-                // Codes of one length are consecutive (annex C), so the table fills from the front.
-                let span = 1usize << (16 - length);
-                if table.len() + span > 1 << 16 {
-                    return Err("expected a Huffman table that fits its code lengths".to_owned());
-                }
-                table.resize(table.len() + span, (length, symbol));
-            }
-        }
-        table.resize(1 << 16, (0, 0));
-        Ok(Self(table))
-    }
-}
-
 /// One component's scan: its tables and how often it restarts.
 struct Scan<'a> {
     quantization: [f32; 64],
@@ -137,7 +90,7 @@ struct Scan<'a> {
 impl Scan<'_> {
     fn decode(&self, data: &[u8], width: usize, height: usize) -> Result<Vec<u16>, String> {
         let mut samples = vec![0u16; width * height];
-        let mut bits = BitReader { data, at: 0, held: 0, count: 0 };
+        let mut bits = BitReader::new(data);
         let basis = cosine_basis();
         let columns = width.div_ceil(8);
         let mut dc = 0i32;
@@ -218,76 +171,6 @@ fn inverse_dct(coefficients: &[f32; 64], basis: &[[f32; 8]; 8]) -> [f32; 64] {
         }
     }
     out
-}
-
-/// Bits of entropy-coded data, most significant first, without the stuffed zeros after 0xFF.
-struct BitReader<'a> {
-    data: &'a [u8],
-    at: usize,
-    held: u64,
-    count: u32,
-}
-
-impl BitReader<'_> {
-    /// The next 16 bits, zeros beyond the end of the scan or interval.
-    fn peek(&mut self) -> u16 {
-        while self.count <= 48 {
-            let (byte, length) = match self.data.get(self.at..) {
-                Some([0xFF, 0x00, ..]) => (0xFF, 2),
-                Some(&[byte, ..]) if byte != 0xFF => (byte, 1),
-                _ => break,
-            };
-            self.at += length;
-            self.held |= u64::from(byte) << (56 - self.count);
-            self.count += 8;
-        }
-        (self.held >> 48) as u16
-    }
-
-    fn consume(&mut self, n: u32) -> Result<(), String> {
-        if n > self.count {
-            return Err("expected more entropy-coded data, found its end".to_owned());
-        }
-        self.held <<= n;
-        self.count -= n;
-        Ok(())
-    }
-
-    fn symbol(&mut self, table: &HuffmanTable) -> Result<u8, String> {
-        let (length, symbol) = table.0[usize::from(self.peek())];
-        if length == 0 {
-            return Err("expected a Huffman code, found another bit string".to_owned());
-        }
-        self.consume(length.into())?;
-        Ok(symbol)
-    }
-
-    /// RECEIVE and EXTEND (F.2.2.1): a signed number of `size` bits.
-    fn extended(&mut self, size: u8) -> Result<i32, String> {
-        let size = u32::from(size);
-        if size == 0 {
-            return Ok(0);
-        }
-        if size > 15 {
-            return Err(format!("expected at most 15 bits of a coefficient, found {size}"));
-        }
-        let value = i32::from(self.peek() >> (16 - size));
-        self.consume(size)?;
-        Ok(if value < 1 << (size - 1) { value - (1 << size) + 1 } else { value })
-    }
-
-    /// Skips the rest of the interval's last byte and the restart marker.
-    fn restart(&mut self) -> Result<(), String> {
-        self.held = 0;
-        self.count = 0;
-        match self.data.get(self.at..) {
-            Some([0xFF, 0xD0..=0xD7, ..]) => {
-                self.at += 2;
-                Ok(())
-            }
-            _ => Err("expected a restart marker".to_owned()),
-        }
-    }
 }
 
 #[cfg(test)]
