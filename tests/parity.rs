@@ -120,6 +120,16 @@ fn the_graph_is_the_rewritten_one() {
 fn a_cephalogram_network_fits_25_megabytes() {
     let onnx = export_nfdp(&weights(), Size::new(512, 512), LANDMARKS, ExportOptions::default()).expect("complete");
     assert!(onnx.len() <= 25_000_000, "{} bytes", onnx.len());
+    // For tests/bench/onnxruntime_ratio.py, where no trained bundle is at hand.
+    std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("nfdp-512.onnx"), &onnx)
+        .expect("the target folder is ours");
+}
+
+#[test]
+fn tract_widens_stored_halves_when_it_loads_and_not_at_each_frame() {
+    let detector = TractDetector::new(&export(Storage::F16), FRAME, LANDMARKS, 1).expect("tract runs the export");
+    let operators = detector.operators();
+    assert!(!operators.is_empty() && !operators.iter().any(|op| op.contains("Cast")), "{operators:?}");
 }
 
 #[test]
