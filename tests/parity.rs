@@ -7,8 +7,10 @@
 use std::path::Path;
 
 use landmarkd::geometry::{Point, Similarity, Size};
-use landmarkd::inference::{Detector, FrameLandmark, InferenceError, TractDetector};
-use landmarkd::radiograph::NetworkInput;
+use landmarkd::inference::{Detector, FrameLandmark, InferenceError, Localizer, SELF_TEST_TOLERANCE_PX, TractDetector};
+use landmarkd::landmark::CEPHALOGRAM_NAMES;
+use landmarkd::model::{Bundle, BundleParts, GoldenFilm, Manifest, Network, Preprocessing, Training};
+use landmarkd::radiograph::{NetworkInput, Radiograph};
 use landmarkd::train::{Array, ExportError, ExportOptions, Storage, Weights, convolutions, export_nfdp};
 use prost::Message;
 use serde_json::Value;
@@ -120,6 +122,16 @@ fn the_graph_is_the_rewritten_one() {
 fn a_cephalogram_network_fits_25_megabytes() {
     let onnx = export_nfdp(&weights(), Size::new(512, 512), LANDMARKS, ExportOptions::default()).expect("complete");
     assert!(onnx.len() <= 25_000_000, "{} bytes", onnx.len());
+    // For tests/bench/onnxruntime_ratio.py, where no trained bundle is at hand.
+    std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("nfdp-512.onnx"), &onnx)
+        .expect("the target folder is ours");
+}
+
+#[test]
+fn tract_widens_stored_halves_when_it_loads_and_not_at_each_frame() {
+    let detector = TractDetector::new(&export(Storage::F16), FRAME, LANDMARKS, 1).expect("tract runs the export");
+    let operators = detector.operators();
+    assert!(!operators.is_empty() && !operators.iter().any(|op| op.contains("Cast")), "{operators:?}");
 }
 
 #[test]
@@ -159,4 +171,73 @@ fn a_frame_of_another_size_is_refused() {
     let mut detector = TractDetector::new(&export(Storage::F16), FRAME, LANDMARKS, 1).expect("tract runs the export");
     let other = NetworkInput { size: Size::new(128, 96), ..input(0) };
     assert!(matches!(detector.detect(&other), Err(InferenceError::FrameSize { .. })));
+}
+
+/// A bundle of the pseudo-random network whose golden film is pseudo-random too.
+fn parts(expected_px: Vec<Point>) -> BundleParts {
+    let size = Size::new(300, 380);
+    let gray = pseudo_weights::frame(7, size.width as usize, size.height as usize);
+    let mut golden = std::io::Cursor::new(Vec::new());
+    image::write_buffer_with_format(
+        &mut golden,
+        &gray,
+        size.width,
+        size.height,
+        image::ExtendedColorType::L8,
+        image::ImageFormat::Png,
+    )
+    .expect("memory takes every write");
+    let text = |text: &str| text.to_owned();
+    let manifest = Manifest {
+        format: 1,
+        name: text("pseudo-nfdp"),
+        version: text("0.1.0"),
+        minimum_daemon: text("0.1.0"),
+        network: Network {
+            file: text("network.onnx"),
+            sha256: String::new(),
+            frame: FRAME,
+            heatmap_stride: 4,
+            preprocessing: Preprocessing::NfdpGray8,
+        },
+        landmarks: CEPHALOGRAM_NAMES.map(text).to_vec(),
+        golden: GoldenFilm {
+            file: text("golden.png"),
+            sha256: String::new(),
+            size,
+            true_px: expected_px.clone(),
+            expected_px,
+            origin: text("pseudo-random"),
+        },
+        training: Training {
+            data: text("none"),
+            films: 0,
+            initialisation: text("pseudo-random"),
+            procedure: text("none"),
+        },
+        metrics: vec![],
+        licence: text("CC0-1.0"),
+        notice: text("a test, of no use"),
+    };
+    BundleParts { manifest, network: export(Storage::F16), golden: golden.into_inner(), card: text("# Pseudo\n") }
+}
+
+#[test]
+fn a_bundle_passes_its_self_test_and_one_with_other_points_does_not() {
+    // It stays there for check_onnx.py.
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pseudo-nfdp");
+    let somewhere = vec![Point::new(150.0, 190.0); LANDMARKS];
+    let draft = Bundle::write(&directory, parts(somewhere)).expect("a sound bundle");
+    let mut localizer = Localizer::new(&draft, 1).expect("tract runs the export");
+    assert!(localizer.self_test(&draft).expect("the golden film is a film") > SELF_TEST_TOLERANCE_PX);
+
+    let size = draft.manifest().golden.size;
+    let gray = pseudo_weights::frame(7, size.width as usize, size.height as usize);
+    let pixels = gray.into_iter().map(|v| u16::from(v) * 257).collect();
+    let found = localizer.localize(&Radiograph { size, pixels, spacing: None }).expect("a film").landmarks;
+    let expected = found.iter().map(|landmark| landmark.point).collect();
+    Bundle::write(&directory, parts(expected)).expect("a sound bundle");
+    let bundle = Bundle::open(&directory).expect("what was written");
+    let deviation = localizer.self_test(&bundle).expect("the golden film is a film");
+    assert!(deviation < 1e-9, "{deviation} px");
 }

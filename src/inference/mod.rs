@@ -2,6 +2,7 @@
 
 mod localizer;
 mod tract;
+mod widen;
 
 pub use localizer::{Localization, Localizer, SELF_TEST_TOLERANCE_PX};
 pub use tract::TractDetector;

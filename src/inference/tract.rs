@@ -8,6 +8,7 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_core::knobs::KnobScope;
 
+use super::widen::widen_weights;
 use super::{Detector, FrameLandmark, InferenceError};
 use crate::geometry::{Point, Size};
 use crate::radiograph::NetworkInput;
@@ -43,6 +44,12 @@ impl TractDetector {
         check_interface(&plan, frame, landmarks)?;
         let normalised = std::array::from_fn(|gray| gray as f32 / 255.0 - 0.5);
         Ok(Self { plan, frame, landmarks, normalised })
+    }
+
+    /// Names of the operators that run at each frame, in the order of the plan.
+    #[must_use]
+    pub fn operators(&self) -> Vec<String> {
+        self.plan.model().nodes().iter().map(|node| node.op.name().into_owned()).collect()
     }
 
     fn run(&self, pixels: &[u8]) -> TractResult<[Vec<f32>; 2]> {
@@ -100,7 +107,11 @@ fn is_finite(landmark: &FrameLandmark) -> bool {
 fn prepare(network: &[u8], threads: usize) -> TractResult<Arc<TypedRunnableModel>> {
     // tract is built without its thread pool: one thread, whatever is asked.
     let _ = threads;
-    let model = tract_onnx::onnx().model_for_read(&mut Cursor::new(network))?;
+    let onnx = tract_onnx::onnx();
+    let mut file = onnx.proto_model_for_read(&mut Cursor::new(network))?;
+    widen_weights(&mut file);
+    let model = onnx.model_for_proto_model(&file)?;
+    drop(file);
     KnobScope::new(KNOBS)?.enter(|| model.into_optimized())?.into_runnable()
 }
 
