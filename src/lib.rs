@@ -1,4 +1,78 @@
-//! landmarkd (map to be written)
+//! landmarkd watches the folder an X-ray unit writes to, localizes anatomical landmarks on every new film and
+//! publishes them over MQTT. It runs unattended: nothing may be lost, nobody gets in, and it says what is wrong.
+//!
+//! # How a film travels
+//!
+//! ```text
+//!  folder ─► acquisition ─► [ daemon's worker: one thread that owns the network ]      ┌─► broker ─► subscribers
+//!            watch, settle,   analysis:                                                 │
+//!            whole?, known?   radiograph ─► inference ─► report ─► outbox (on disk) ─► mqtt
+//!                             decode        frame,       event     + ledger:            one at a time,
+//!                             gray values   network,     with id   one transaction      until PUBACK
+//!                                           way back
+//! ```
+//!
+//! Follow one film through the code:
+//!
+//! 1. [`acquisition`]: a scan or an inotify hint sights a file; it settles; it is read once, below the folder and
+//!    without following links; its structure says whether it is whole; the ledger says whether its bytes are new.
+//! 2. [`daemon`]'s worker counts the attempt on disk, *before* anything looks inside the film.
+//! 3. [`analysis`] turns its bytes into a result: [`radiograph`] decodes to 16-bit gray, as a person would see it, and
+//!    warps that into the NFDP frame ([`geometry`]); [`inference`] runs the network of the [`model`] bundle and takes
+//!    its answer back to source pixels, as [`landmark`]s.
+//! 4. [`report`] gives the result its form on the wire and an id that never changes for the same film, model and
+//!    settings.
+//! 5. [`outbox`] and ledger take it in one transaction of the [`store`]: event, sequence number and "done" become
+//!    durable together or not at all.
+//! 6. [`mqtt`] sends the head of the outbox, waits for the broker's PUBACK, judges its reason, and only then removes it.
+//!
+//! A film that cannot be decoded, or that killed the daemon three times, goes to quarantine, and its *refusal* takes
+//! the same way: sequenced, durable, delivered.
+//!
+//! # Rooms
+//!
+//! | room | what it holds | knows |
+//! |---|---|---|
+//! | [`geometry`], [`landmark`], [`disposition`] | points, spacing, the frame; what was found; what an error asks for | nothing |
+//! | [`radiograph`] | bytes to gray values to the network's input | geometry |
+//! | [`model`] | a bundle: manifest, digests, golden film | geometry |
+//! | [`inference`] | the trait `Detector`, tract behind it, the way back to source pixels | radiograph, model |
+//! | [`report`] | the published documents, topics, ids, schemas | geometry |
+//! | [`analysis`] | bytes to result, in one call | the four above |
+//! | [`acquisition`] | the folder: watch, settle, completeness, ledger, quarantine | report, config |
+//! | [`store`], [`secret`] | the state directory; keys and passwords | report |
+//! | [`outbox`] | the durable queue; its invariants stand first | store, report |
+//! | [`mqtt`] | the connection and the rules of delivery; a loopback broker for demo and tests | outbox, report |
+//! | [`config`] | TOML and environment to checked settings; every default in one place | geometry |
+//! | [`health`] | GPU and SoC | nothing |
+//! | [`overlay`] | a film with its landmarks drawn for a person | radiograph, landmark |
+//! | [`daemon`] | the wiring, supervision and stop | everything |
+//! | [`cli`] | one file a subcommand | everything |
+//! | [`crash_point`] | named places where a test kills the process | nothing |
+//! | `train` (feature `train`) | data sets, augmentation, metrics, runs, export | geometry, radiograph, inference, model |
+//! | `network` (feature `torch`) | NFDP, its flow and its loss on LibTorch | geometry, train's plain vectors |
+//!
+//! `tests/tidy.rs` holds these lines.
+//!
+//! # What never happens
+//!
+//! - Nothing writes in the acquisition folder unless `acquisition.after` says so.
+//! - No event leaves the outbox before the broker acknowledged it with a reason that counts.
+//! - No patient data, file name or unkeyed identifier is in a document, a log line or an error.
+//! - No type of a neural-network framework leaves [`inference`] or `network`; no MQTT type leaves [`mqtt`].
+//! - Coordinates that leave [`inference`] are source pixels: centres at integers, x right, y down.
+//! - No secret is read from the environment or the command line.
+//!
+//! # Where do I change ..?
+//!
+//! | .. | there |
+//! |---|---|
+//! | a field of the result | `report/film.rs`; the schema follows |
+//! | a configuration key | `config/file.rs`, `config/keys.rs`, `systemd/etc/landmarkd/landmarkd.toml`; tests name what is missing |
+//! | a file format | `radiograph/format.rs` and a decoder beside it; `acquisition/completeness/` for "is it whole?" |
+//! | a rule of delivery | `mqtt/delivery.rs` |
+//! | a runtime for the network | a file in `inference/` that implements `Detector` |
+//! | the network itself | `network/`, then `train/export.rs`, then `tests/parity/` |
 
 pub mod acquisition;
 pub mod analysis;

@@ -10,7 +10,7 @@ use landmarkd::geometry::{Point, Similarity, Size};
 use landmarkd::inference::{Detector, FrameLandmark, InferenceError, Localizer, SELF_TEST_TOLERANCE_PX, TractDetector};
 use landmarkd::landmark::CEPHALOGRAM_NAMES;
 use landmarkd::model::{Bundle, BundleParts, GoldenFilm, Manifest, Network, Preprocessing, Training};
-use landmarkd::radiograph::{NetworkInput, Radiograph};
+use landmarkd::radiograph::{Format, NetworkInput, Radiograph};
 use landmarkd::train::{Array, ExportError, ExportOptions, Storage, Weights, convolutions, export_nfdp};
 use prost::Message;
 use serde_json::Value;
@@ -234,7 +234,7 @@ fn a_bundle_passes_its_self_test_and_one_with_other_points_does_not() {
     let size = draft.manifest().golden.size;
     let gray = pseudo_weights::frame(7, size.width as usize, size.height as usize);
     let pixels = gray.into_iter().map(|v| u16::from(v) * 257).collect();
-    let found = localizer.localize(&Radiograph { size, pixels, spacing: None }).expect("a film").landmarks;
+    let found = localizer.localize(&Radiograph::gray(Format::Png, size, pixels)).expect("a film").landmarks;
     let expected = found.iter().map(|landmark| landmark.point).collect();
     Bundle::write(&directory, parts(expected)).expect("a sound bundle");
     let bundle = Bundle::open(&directory).expect("what was written");

@@ -16,6 +16,7 @@ use super::worker::Worker;
 use crate::acquisition::{self, FolderState, Ledger, Quarantine};
 use crate::analysis::{Analyst, AnalystOptions};
 use crate::config::Settings;
+use crate::health;
 use crate::inference::SELF_TEST_TOLERANCE_PX;
 use crate::model::Bundle;
 use crate::mqtt::{self, LinkState, Publisher};
@@ -188,6 +189,10 @@ async fn ready_analyst(settings: &Settings, bundle: &Bundle, store: &Store) -> a
                 "the self-test failed: on the bundle's golden film a landmark is {off_px:.2} px from where it should \
                  be, {SELF_TEST_TOLERANCE_PX} px are allowed; reinstall the model bundle"
             ));
+        }
+        match health::gpus() {
+            Ok(gpus) => gpus.iter().for_each(|gpu| info!("found {gpu}; the network runs on the CPU")),
+            Err(reason) => info!("no GPU: {reason}"),
         }
         let model = analyst.model();
         info!("{} {} on {}: self-test within {off_px:.3} px", model.name, model.version, model.backend);

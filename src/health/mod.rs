@@ -1,1 +1,5 @@
-//! The state of the machine: GPU and memory.
+//! The state of the machine; everything in it is optional and asked anew each time.
+
+mod gpu;
+
+pub use gpu::{Gpu, gpus};

@@ -137,7 +137,7 @@ mod tests {
 
     fn film(width: u32, height: u32) -> Radiograph {
         let size = Size::new(width, height);
-        Radiograph { size, pixels: vec![0; size.area() as usize], spacing: None }
+        Radiograph::gray(Format::Png, size, vec![0; size.area() as usize])
     }
 
     fn fixed(names: &[&str]) -> Localizer {

@@ -223,6 +223,12 @@ impl Engine {
         self.parameters.weights().keys().map(String::as_str)
     }
 
+    /// A weight or statistic by name.
+    #[cfg(test)]
+    pub(super) fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.parameters.all().find(|(n, _)| *n == name).map(|(_, tensor)| tensor)
+    }
+
     pub(super) fn loss(&self, batch: &Batch, mode: Mode) -> Result<Tensor, EngineError> {
         let gray = self.frames(batch)?;
         let n = gray.size()[0];

@@ -17,6 +17,8 @@ mod loss;
 mod nfdp;
 mod parameters;
 mod resnet;
+#[cfg(test)]
+mod tests;
 
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use nfdp::NfdpConfig;

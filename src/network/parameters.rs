@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
+use chacha20::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
 use tch::{Device, Kind, Tensor};
 

@@ -182,10 +182,11 @@ fn draw_footer(canvas: &mut Canvas, view: &View, spacing: Option<PixelSpacing>, 
 mod tests {
     use super::*;
     use crate::geometry::SpacingSource;
+    use crate::radiograph::Format;
 
     fn black(width: u32, height: u32) -> Radiograph {
         let size = Size::new(width, height);
-        Radiograph { size, pixels: vec![0; size.area() as usize], spacing: None }
+        Radiograph::gray(Format::Png, size, vec![0; size.area() as usize])
     }
 
     fn landmark(x: f64, y: f64) -> Landmark {

@@ -221,6 +221,7 @@ fn stretched(values: &[f64]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::radiograph::Format;
 
     /// A shape without symmetry.
     fn shape() -> Vec<Point> {
@@ -239,7 +240,7 @@ mod tests {
             (60_000.0 * (-nearest * nearest / 8.0).exp()) as u16
         };
         let pixels = (0..size.height).flat_map(|y| (0..size.width).map(move |x| value(x, y))).collect();
-        Radiograph { size, pixels, spacing: None }
+        Radiograph::gray(Format::Png, size, pixels)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, bounded};
 use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
+use chacha20::ChaCha8Rng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
