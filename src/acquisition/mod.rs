@@ -1,1 +1,12 @@
 //! The watched folder: which files are whole, and which were seen before.
+//!
+//! A film's way through this room, driven by [`run`] (`task`, `outcomes`): a round through the folder (`survey`, `scan`)
+//! or an inotify hint (`watch`) sights a file; it settles ([`Settle`]); it is read once, below the folder and without following links
+//! ([`Root`]); its structure says whether it is whole ([`completeness`]); the [`Ledger`] says whether its bytes are
+//! new; then it is handed out as [`Acquired`], and handed out again unless the pipeline finishes it in the ledger.
+//!
+//! Nothing here decodes a pixel, and nothing writes in the folder unless the settings say `after = move` or `delete`.
+
+mod completeness;
+
+pub use completeness::{Completeness, completeness};
