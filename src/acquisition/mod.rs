@@ -8,5 +8,15 @@
 //! Nothing here decodes a pixel, and nothing writes in the folder unless the settings say `after = move` or `delete`.
 
 mod completeness;
+mod fault;
+mod filesystem;
+mod identity;
+mod ignore;
+mod settle;
 
 pub use completeness::{Completeness, completeness};
+pub use fault::{FAULT_LOG_INTERVAL, FaultLog};
+pub use filesystem::{Filesystem, WatchMode};
+pub use identity::{FileIdentity, FilmId, FilmSource};
+pub use ignore::ignored;
+pub use settle::{Due, Settle};
