@@ -12,11 +12,15 @@ mod fault;
 mod filesystem;
 mod identity;
 mod ignore;
+mod open;
+mod scan;
 mod settle;
+mod watch;
 
 pub use completeness::{Completeness, completeness};
 pub use fault::{FAULT_LOG_INTERVAL, FaultLog};
 pub use filesystem::{Filesystem, WatchMode};
 pub use identity::{FileIdentity, FilmId, FilmSource};
 pub use ignore::ignored;
+pub use open::{FolderIdentity, ReadError, Root};
 pub use settle::{Due, Settle};
