@@ -7,20 +7,26 @@
 //!
 //! Nothing here decodes a pixel, and nothing writes in the folder unless the settings say `after = move` or `delete`.
 
+mod after;
 mod completeness;
 mod fault;
 mod filesystem;
 mod identity;
 mod ignore;
+mod ledger;
 mod open;
+mod quarantine;
 mod scan;
 mod settle;
 mod watch;
 
+pub use after::apply_after;
 pub use completeness::{Completeness, completeness};
 pub use fault::{FAULT_LOG_INTERVAL, FaultLog};
 pub use filesystem::{Filesystem, WatchMode};
 pub use identity::{FileIdentity, FilmId, FilmSource};
 pub use ignore::ignored;
+pub use ledger::{FilmRecord, FilmState, Ledger, LedgerError, Outcome, Snapshot};
 pub use open::{FolderIdentity, ReadError, Root};
+pub use quarantine::{Quarantine, QuarantineError, Reason};
 pub use settle::{Due, Settle};
