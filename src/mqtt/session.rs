@@ -264,7 +264,9 @@ impl Work {
         match self.delivery.acknowledged(reason, now) {
             Verdict::Delivered(lane @ (Lane::Result | Lane::Error)) => {
                 if let Some(Head { sequence, draft }) = self.heads[slot(lane)].take() {
+                    crash_point::reach("event.acknowledged");
                     self.write(move |outbox| outbox.acknowledge(draft.kind, sequence)).await?;
+                    crash_point::reach("event.removed");
                     debug!("event {sequence} is delivered");
                 }
                 self.look()?;

@@ -1,0 +1,338 @@
+//! What became of each film, durable across crashes (R7, R10).
+//!
+//! Invariants:
+//! 1. An attempt is on disk before the film is decoded, so a film that kills the daemon is counted.
+//! 2. A film is finished in the transaction that stores its event, so neither is there without the other.
+//! 3. A file is known only while its film is finished: after a crash an unfinished film is met again by the scan.
+//! 4. A film still in the folder does not age out: its sightings are renewed, at most once a day and in one batch.
+//! 5. A film is forgotten, with its files, when it was last sighted longer ago than `remember`.
+//!
+//! Ages are measured with the system's clock. Where that jumps ahead at start (no battery, no network yet), films in
+//! the folder are sighted before anything is forgotten; others may be forgotten early, and would be read again.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+
+use super::identity::{FileIdentity, FilmId, FilmSource};
+use crate::disposition::Disposition;
+
+/// State, attempts, sequence of its event, last sighting in seconds since 1970.
+type FilmRow = (u8, u32, Option<u64>, u64);
+/// Inode, bytes, mtime and ctime in nanoseconds since 1970, film.
+type FileRow = (u64, u64, i64, i64, [u8; 32]);
+
+/// By the film's identity.
+const FILMS: TableDefinition<'_, [u8; 32], FilmRow> = TableDefinition::new("acquisition.films.1");
+/// By the path below the folder.
+const FILES: TableDefinition<'_, &[u8], FileRow> = TableDefinition::new("acquisition.files.1");
+
+/// A sighting is renewed when the last one on record is older.
+const SIGHTING_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// The ledger cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The store says so.
+    #[error("the ledger of films: {0}")]
+    Store(#[source] Box<redb::Error>),
+    /// A record has a state this version does not know.
+    #[error("the ledger of films holds state {found}, which this version does not know")]
+    UnknownState {
+        /// What it holds.
+        found: u8,
+    },
+}
+
+impl LedgerError {
+    /// A full or failing disk may recover; anything else is our own fault.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Store(error) if matches!(**error, redb::Error::Io(_)) => Disposition::Retry,
+            Self::Store(_) | Self::UnknownState { .. } => Disposition::Fatal,
+        }
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for LedgerError {
+    fn from(error: E) -> Self {
+        Self::Store(Box::new(error.into()))
+    }
+}
+
+/// How a film ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its landmarks are in the outbox.
+    Done {
+        /// The sequence number of the event.
+        sequence: u64,
+    },
+    /// It was refused unprocessed (incomplete, unreadable, too large), and the refusal is in the outbox.
+    Refused {
+        /// The sequence number of the event.
+        sequence: u64,
+    },
+    /// It could not be processed; its bytes are in quarantine and the refusal in the outbox.
+    Quarantined {
+        /// The sequence number of the event.
+        sequence: u64,
+    },
+}
+
+/// Where a film stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilmState {
+    /// Attempts were begun, none finished.
+    Attempting,
+    /// It ended.
+    Ended(Outcome),
+}
+
+/// What the ledger holds about a film.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilmRecord {
+    /// Where it stands.
+    pub state: FilmState,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// When a file with these bytes was last sighted, to the second.
+    pub last_seen: SystemTime,
+}
+
+impl FilmRecord {
+    /// Whether the sighting on record should be renewed.
+    #[must_use]
+    pub fn is_stale(&self, now: SystemTime) -> bool {
+        now.duration_since(self.last_seen).is_ok_and(|age| age >= SIGHTING_AGE)
+    }
+}
+
+/// The films seen so far, in tables of the daemon's store.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    database: Arc<Database>,
+}
+
+impl Ledger {
+    /// The ledger in `database`, made where there is none.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where the store cannot be written.
+    pub fn open(database: Arc<Database>) -> Result<Self, LedgerError> {
+        let tx = database.begin_write()?;
+        tx.open_table(FILMS)?;
+        tx.open_table(FILES)?;
+        tx.commit()?;
+        Ok(Self { database })
+    }
+
+    /// Counts an attempt on disk, to be called before the film is decoded (R10); the number of attempts so far.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the film must not be decoded then.
+    pub fn begin_attempt(&self, film: FilmId, now: SystemTime) -> Result<u32, LedgerError> {
+        self.count(film, now, |attempts| attempts.saturating_add(1))
+    }
+
+    /// Takes an attempt back that ended for no fault of the film: a stop, or a store that cannot be written.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the attempt then stays counted.
+    pub fn withdraw_attempt(&self, film: FilmId, now: SystemTime) -> Result<u32, LedgerError> {
+        self.count(film, now, |attempts| attempts.saturating_sub(1))
+    }
+
+    fn count(&self, film: FilmId, now: SystemTime, next: impl Fn(u32) -> u32) -> Result<u32, LedgerError> {
+        let tx = self.database.begin_write()?;
+        let attempts;
+        {
+            let mut films = tx.open_table(FILMS)?;
+            let (state, sequence, before) = match films.get(film.0)? {
+                Some(record) => {
+                    let (state, attempts, sequence, _) = record.value();
+                    (state, sequence, attempts)
+                }
+                None => (ATTEMPTING, None, 0),
+            };
+            attempts = next(before);
+            films.insert(film.0, (state, attempts, sequence, seconds(now)))?;
+        }
+        // redb commits with fsync unless told otherwise.
+        tx.commit()?;
+        Ok(attempts)
+    }
+
+    /// Marks a film as ended and its file as known, in the caller's transaction: nothing holds before its commit.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the transaction should be aborted.
+    pub fn finish(
+        &self,
+        tx: &WriteTransaction,
+        source: &FilmSource,
+        outcome: Outcome,
+        now: SystemTime,
+    ) -> Result<(), LedgerError> {
+        let mut films = tx.open_table(FILMS)?;
+        let attempts = films.get(source.film.0)?.map_or(0, |record| record.value().1);
+        let (state, sequence) = outcome.encode();
+        films.insert(source.film.0, (state, attempts, Some(sequence), seconds(now)))?;
+        insert_file(&mut tx.open_table(FILES)?, source)
+    }
+
+    /// Marks files as known that hold films which have ended already.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn know(&self, files: &[FilmSource]) -> Result<(), LedgerError> {
+        let tx = self.database.begin_write()?;
+        {
+            let mut table = tx.open_table(FILES)?;
+            files.iter().try_for_each(|source| insert_file(&mut table, source))?;
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// Renews the sightings of films, in one transaction.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn sight(&self, films: &[FilmId], now: SystemTime) -> Result<(), LedgerError> {
+        let tx = self.database.begin_write()?;
+        {
+            let mut table = tx.open_table(FILMS)?;
+            for film in films {
+                let record = table.get(film.0)?.map(|record| record.value());
+                if let Some((state, attempts, sequence, _)) = record {
+                    table.insert(film.0, (state, attempts, sequence, seconds(now)))?;
+                }
+            }
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// Forgets films last sighted longer than `remember` ago, and files whose film is forgotten; how many films.
+    ///
+    /// Nothing is written when nothing is that old.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn prune(&self, now: SystemTime, remember: Duration) -> Result<usize, LedgerError> {
+        let Some(oldest) = seconds(now).checked_sub(remember.as_secs()) else { return Ok(0) };
+        let mut aged = Vec::new();
+        for record in self.database.begin_read()?.open_table(FILMS)?.iter()? {
+            let (film, record) = record?;
+            if record.value().3 < oldest {
+                aged.push(film.value());
+            }
+        }
+        if aged.is_empty() {
+            return Ok(0);
+        }
+        let tx = self.database.begin_write()?;
+        {
+            let mut films = tx.open_table(FILMS)?;
+            for film in &aged {
+                films.remove(film)?;
+            }
+            let mut failure = None;
+            tx.open_table(FILES)?.retain(|_, (.., film)| {
+                films.get(film).map(|record| record.is_some()).unwrap_or_else(|error| {
+                    failure = Some(error);
+                    true
+                })
+            })?;
+            if let Some(error) = failure {
+                return Err(error.into());
+            }
+        }
+        tx.commit()?;
+        Ok(aged.len())
+    }
+
+    /// The ledger as it is now, for many questions.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn snapshot(&self) -> Result<Snapshot, LedgerError> {
+        let tx = self.database.begin_read()?;
+        Ok(Snapshot { films: tx.open_table(FILMS)?, files: tx.open_table(FILES)? })
+    }
+}
+
+/// The ledger at one moment.
+pub struct Snapshot {
+    films: ReadOnlyTable<[u8; 32], FilmRow>,
+    files: ReadOnlyTable<&'static [u8], FileRow>,
+}
+
+impl Snapshot {
+    /// What is on record about a film.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn film(&self, film: FilmId) -> Result<Option<FilmRecord>, LedgerError> {
+        let Some(record) = self.films.get(film.0)? else { return Ok(None) };
+        let (state, attempts, sequence, last_seen) = record.value();
+        let state = match (state, sequence) {
+            (ATTEMPTING, _) => FilmState::Attempting,
+            (DONE, Some(sequence)) => FilmState::Ended(Outcome::Done { sequence }),
+            (REFUSED, Some(sequence)) => FilmState::Ended(Outcome::Refused { sequence }),
+            (QUARANTINED, Some(sequence)) => FilmState::Ended(Outcome::Quarantined { sequence }),
+            (found, _) => return Err(LedgerError::UnknownState { found }),
+        };
+        Ok(Some(FilmRecord { state, attempts, last_seen: UNIX_EPOCH + Duration::from_secs(last_seen) }))
+    }
+
+    /// The ended film that the file at `path` holds in this state, without reading the file.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn known(&self, path: &Path, file: &FileIdentity) -> Result<Option<(FilmSource, FilmRecord)>, LedgerError> {
+        let Some(record) = self.files.get(path.as_os_str().as_bytes())? else { return Ok(None) };
+        let (inode, size, mtime_ns, ctime_ns, film) = record.value();
+        if *file != (FileIdentity { inode, size, mtime_ns, ctime_ns }) {
+            return Ok(None);
+        }
+        let film = FilmId(film);
+        let ended = self.film(film)?.filter(|record| record.state != FilmState::Attempting);
+        Ok(ended.map(|record| (FilmSource { film, path: PathBuf::from(path), file: *file }, record)))
+    }
+}
+
+const ATTEMPTING: u8 = 0;
+const DONE: u8 = 1;
+const REFUSED: u8 = 2;
+const QUARANTINED: u8 = 3;
+
+impl Outcome {
+    const fn encode(self) -> (u8, u64) {
+        match self {
+            Self::Done { sequence } => (DONE, sequence),
+            Self::Refused { sequence } => (REFUSED, sequence),
+            Self::Quarantined { sequence } => (QUARANTINED, sequence),
+        }
+    }
+}
+
+fn insert_file(files: &mut Table<'_, &'static [u8], FileRow>, source: &FilmSource) -> Result<(), LedgerError> {
+    // A file that could not be read stays unknown: once it can be, it is.
+    if source.is_unread() {
+        return Ok(());
+    }
+    let FileIdentity { inode, size, mtime_ns, ctime_ns } = source.file;
+    files.insert(source.path.as_os_str().as_bytes(), (inode, size, mtime_ns, ctime_ns, source.film.0))?;
+    Ok(())
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

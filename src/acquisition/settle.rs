@@ -1,0 +1,318 @@
+//! When a file is read: pure, fed with sightings and times; the driver owns the timers.
+//!
+//! A file is due once its identity (size, times, inode) has stayed the same for `pause` (R4b). What the examination
+//! then says decides: taken, held until it changes or `patience` has passed (R4c), or tried again.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::identity::FileIdentity;
+
+/// The longest pause between two tries of a file that cannot be read.
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(300);
+
+/// The files that were seen and are neither taken nor refused yet.
+#[derive(Debug)]
+pub struct Settle {
+    pause: Duration,
+    patience: Duration,
+    files: HashMap<PathBuf, Candidate>,
+}
+
+/// A file that should be examined now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Its path below the folder.
+    pub path: PathBuf,
+    /// The state that settled.
+    pub file: FileIdentity,
+    /// It has been unchanged for `patience`: it is taken or refused now, not held again.
+    pub last: bool,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    file: FileIdentity,
+    seen: Instant,
+    changed: Instant,
+    phase: Phase,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// Examined at the earliest then.
+    Waiting { until: Instant },
+    /// Handed out by [`Settle::due`].
+    Examining,
+}
+
+impl Settle {
+    /// No file seen yet; `pause` before a file is read, `patience` before an incomplete one is given up.
+    #[must_use]
+    pub fn new(pause: Duration, patience: Duration) -> Self {
+        Self { pause, patience: patience.max(pause), files: HashMap::new() }
+    }
+
+    /// Changes the pause for files seen from now on: the folder turned out to lie on another file system.
+    pub fn set_pause(&mut self, pause: Duration) {
+        self.pause = pause;
+        self.patience = self.patience.max(pause);
+    }
+
+    /// The file at `path` was seen in this state.
+    pub fn sighted(&mut self, path: &Path, file: FileIdentity, now: Instant) {
+        let changed = Candidate { file, seen: now, changed: now, phase: Phase::Waiting { until: now + self.pause } };
+        match self.files.get_mut(path) {
+            Some(known) if known.file == file => known.seen = now,
+            Some(known) => *known = changed,
+            None => {
+                self.files.insert(path.to_path_buf(), changed);
+            }
+        }
+    }
+
+    /// The file is taken, refused, known already, or gone.
+    pub fn forget(&mut self, path: &Path) {
+        self.files.remove(path);
+    }
+
+    /// The folder is gone, and so are all its files.
+    pub fn clear(&mut self) {
+        self.files.clear();
+    }
+
+    /// A scan that began at `started` went through the whole folder and met only `present`.
+    pub fn only(&mut self, present: &HashSet<PathBuf>, started: Instant) {
+        // What was seen after it began may be newer than the scan.
+        self.files.retain(|path, candidate| candidate.seen >= started || present.contains(path));
+    }
+
+    /// Whether the file is still in the state that was handed out by [`Settle::due`].
+    #[must_use]
+    pub fn is_examining(&self, path: &Path, file: &FileIdentity) -> bool {
+        self.files.get(path).is_some_and(|known| known.file == *file && known.phase == Phase::Examining)
+    }
+
+    /// The examination found it incomplete: it is looked at again when it changes, or for the last time when
+    /// `patience` has passed.
+    pub fn hold(&mut self, path: &Path) {
+        let patience = self.patience;
+        if let Some(candidate) = self.files.get_mut(path) {
+            candidate.phase = Phase::Waiting { until: candidate.changed + patience };
+        }
+    }
+
+    /// The examination failed for a reason that may pass: it is tried again, the later the longer this lasts, and for
+    /// the last time when `patience` has passed.
+    pub fn retry(&mut self, path: &Path, now: Instant) {
+        let (pause, patience) = (self.pause, self.patience);
+        if let Some(candidate) = self.files.get_mut(path) {
+            let waited = now.saturating_duration_since(candidate.changed);
+            let again = now + pause.max(waited / 4).min(MAX_RETRY_PAUSE.max(pause));
+            let last = candidate.changed + patience;
+            candidate.phase = Phase::Waiting { until: if now < last { again.min(last) } else { again } };
+        }
+    }
+
+    /// Hands out at most `files` files of together at most `bytes` bytes that are due, oldest film first.
+    ///
+    /// `cost` says how many of its bytes a file of some size will take. A file too large for what is left of `bytes`
+    /// does not hold up the smaller ones behind it (R11).
+    pub fn due(&mut self, now: Instant, files: usize, mut bytes: u64, cost: impl Fn(u64) -> u64) -> Vec<Due> {
+        let mut due: Vec<(&PathBuf, &mut Candidate)> =
+            self.files.iter_mut().filter(|(_, candidate)| candidate.is_due(now)).collect();
+        due.sort_by(|a, b| (a.1.file.mtime_ns, a.0).cmp(&(b.1.file.mtime_ns, b.0)));
+        let mut out = Vec::new();
+        for (path, candidate) in due {
+            if out.len() == files {
+                break;
+            }
+            let Some(left) = bytes.checked_sub(cost(candidate.file.size)) else { continue };
+            bytes = left;
+            candidate.phase = Phase::Examining;
+            let last = now >= candidate.changed + self.patience;
+            out.push(Due { path: path.clone(), file: candidate.file, last });
+        }
+        out
+    }
+
+    /// When the next file falls due; the past if one is.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.files
+            .values()
+            .filter_map(|candidate| match candidate.phase {
+                Phase::Waiting { until } => Some(until),
+                Phase::Examining => None,
+            })
+            .min()
+    }
+
+    /// How many files are waiting or being examined.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether no file is waiting.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+}
+
+impl Candidate {
+    fn is_due(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Waiting { until } if until <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(2);
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn file(size: u64) -> FileIdentity {
+        FileIdentity { inode: 7, size, mtime_ns: 1000, ctime_ns: 1000 }
+    }
+
+    fn due(settle: &mut Settle, at: Instant) -> Vec<(String, bool)> {
+        let due = settle.due(at, 10, 1000, |size| size);
+        due.into_iter().map(|due| (due.path.display().to_string(), due.last)).collect()
+    }
+
+    #[derive(Clone, Copy)]
+    enum Step {
+        /// The file is seen with this size.
+        See(u64),
+        /// The examination ends so.
+        Hold,
+        Retry,
+        Forget,
+        /// Nothing is due.
+        Quiet,
+        /// The file is due, for the last time or not.
+        Due(bool),
+    }
+
+    #[test]
+    fn a_file_is_due_once_it_stayed_the_same() {
+        use Step::{Due, Forget, Hold, Quiet, Retry, See};
+        for (name, steps) in [
+            ("unchanged", vec![(0, See(5)), (1, See(5)), (1, Quiet), (2, Due(false)), (9, Quiet)]),
+            ("grown meanwhile", vec![(0, See(5)), (1, See(6)), (2, Quiet), (3, Due(false))]),
+            ("never the same for long enough", (0..90).flat_map(|s| [(s, See(s)), (s, Quiet)]).collect()),
+            (
+                "a slow writer pauses now and then",
+                vec![
+                    (0, See(1)),
+                    (2, Due(false)),
+                    (2, Hold),
+                    (3, See(2)),
+                    (4, Quiet),
+                    (5, Due(false)),
+                    (5, Hold),
+                    (70, See(3)),
+                    (72, Due(false)),
+                ],
+            ),
+            (
+                "incomplete for ever",
+                vec![
+                    (0, See(5)),
+                    (2, Due(false)),
+                    (3, Hold),
+                    (59, See(5)),
+                    (59, Quiet),
+                    (60, Due(true)),
+                    (60, Forget),
+                    (61, Quiet),
+                ],
+            ),
+            (
+                "unreadable for a while",
+                vec![
+                    (0, See(5)),
+                    (2, Due(false)),
+                    (2, Retry),
+                    (3, Quiet),
+                    (4, Due(false)),
+                    (40, Retry),
+                    (49, Quiet),
+                    (50, Due(false)),
+                    (59, Retry),
+                    (60, Due(true)),
+                    (60, Retry),
+                    (74, Quiet),
+                    (75, Due(true)),
+                ],
+            ),
+            ("changed while examined", vec![(0, See(5)), (2, Due(false)), (3, See(6)), (4, Quiet), (5, Due(false))]),
+            ("gone and back", vec![(0, See(5)), (1, Forget), (1, See(5)), (2, Quiet), (3, Due(false))]),
+            ("unchanged for long before the first look", vec![(0, See(5)), (99, Due(true))]),
+        ] {
+            let start = Instant::now();
+            let mut settle = Settle::new(PAUSE, PATIENCE);
+            let path = Path::new("film");
+            for (i, (second, step)) in steps.into_iter().enumerate() {
+                let now = start + Duration::from_secs(second);
+                match step {
+                    See(size) => settle.sighted(path, file(size), now),
+                    Hold => settle.hold(path),
+                    Retry => settle.retry(path, now),
+                    Forget => settle.forget(path),
+                    Quiet => assert_eq!(due(&mut settle, now), [], "{name}, step {i} at {second} s"),
+                    Due(last) => {
+                        let wanted = [("film".to_owned(), last)];
+                        assert!(settle.next().is_some_and(|next| next <= now), "{name}, step {i} at {second} s");
+                        assert_eq!(due(&mut settle, now), wanted, "{name}, step {i} at {second} s");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_film_comes_first_and_a_huge_one_holds_up_none() {
+        let now = Instant::now();
+        let mut settle = Settle::new(Duration::ZERO, PATIENCE);
+        for (path, size, mtime_ns) in [("late", 10, 30), ("huge", 900, 20), ("early", 200, 10), ("over", 9000, 5)] {
+            settle.sighted(Path::new(path), FileIdentity { mtime_ns, ..file(size) }, now);
+        }
+        // A file over the limit is not read and so costs nothing.
+        let cost = |size| if size > 1000 { 0 } else { size };
+        let names = |due: Vec<Due>| due.into_iter().map(|due| due.path.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(names(settle.due(now, 1, 1000, cost)), ["over"]);
+        assert_eq!(names(settle.due(now, 9, 1000, cost)), ["early", "late"]);
+        assert_eq!(names(settle.due(now, 9, 1000, cost)), ["huge"]);
+        assert_eq!(settle.next(), None);
+    }
+
+    #[test]
+    fn a_full_scan_drops_what_it_did_not_meet_unless_it_was_seen_later() {
+        let start = Instant::now();
+        let mut settle = Settle::new(PAUSE, PATIENCE);
+        settle.sighted(Path::new("gone"), file(1), start);
+        settle.sighted(Path::new("there"), file(1), start);
+        settle.sighted(Path::new("new"), file(1), start + Duration::from_secs(2));
+        settle.only(&HashSet::from([PathBuf::from("there")]), start + Duration::from_secs(1));
+        assert_eq!(settle.len(), 2);
+        assert_eq!(due(&mut settle, start + Duration::from_secs(9)).len(), 2);
+    }
+
+    #[test]
+    fn only_the_state_handed_out_is_being_examined() {
+        let now = Instant::now();
+        let mut settle = Settle::new(Duration::ZERO, PATIENCE);
+        let path = Path::new("film");
+        settle.sighted(path, file(5), now);
+        assert!(!settle.is_examining(path, &file(5)));
+        assert_eq!(due(&mut settle, now).len(), 1);
+        assert!(settle.is_examining(path, &file(5)));
+        settle.sighted(path, file(6), now);
+        assert!(!settle.is_examining(path, &file(5)) && !settle.is_examining(path, &file(6)));
+    }
+}

@@ -1,0 +1,340 @@
+//! The task that watches the folder and hands out its films.
+//!
+//! One loop owns all state and never blocks: rounds, looks and examinations run on blocking threads as jobs, at most
+//! one round and [`MAX_FILES`] examinations at a time, so a file or server that hangs holds up no other (R11).
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::examine::{Examined, examine};
+use super::fault::{FAULT_LOG_INTERVAL, FaultLog};
+use super::filesystem::WatchMode;
+use super::film::{Acquired, InFlight};
+use super::identity::FilmSource;
+use super::ledger::{Ledger, LedgerError};
+use super::open::FolderIdentity;
+use super::settle::{Due, Settle};
+use super::survey::{Sorted, Survey, SurveyError, look, survey};
+use super::watch::{Hint, Watcher};
+use crate::config::AcquisitionSettings;
+use crate::disposition::Disposition;
+
+/// Files read at once or waiting, read, for the pipeline.
+const MAX_FILES: usize = 4;
+/// They may hold this many times `max_file_bytes` together.
+const MAX_FILE_SHARES: u64 = 2;
+/// A round that takes longer than this says that the folder does not answer.
+const STALLED: Duration = Duration::from_secs(60);
+/// The longest pause before a missing folder is looked for again.
+pub(super) const MISSING_PAUSE: Duration = Duration::from_secs(5);
+/// The ledger is pruned this often.
+pub(super) const PRUNE_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+/// How the folder is, for the status topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FolderState {
+    /// The first round is under way.
+    Starting,
+    /// All is well; set once the first round is through.
+    Watching {
+        /// How films are noticed.
+        mode: WatchMode,
+        /// The kind of file system: "local", "nfs", ..
+        filesystem: &'static str,
+    },
+    /// The folder is not there, or is not ours to list (R16).
+    Missing {
+        /// When that was first noticed.
+        since: SystemTime,
+    },
+    /// A round has been waiting for the file system for a minute.
+    Unresponsive {
+        /// When the round began.
+        since: SystemTime,
+    },
+}
+
+/// The folder can no longer be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquisitionError {
+    /// The ledger is broken.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Nobody takes films any more.
+    #[error("the pipeline is gone")]
+    PipelineGone,
+    /// A job panicked.
+    #[error("watching the folder failed: {0}")]
+    Panicked(#[from] JoinError),
+}
+
+impl AcquisitionError {
+    /// What it asks the daemon to do.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        Disposition::Fatal
+    }
+}
+
+/// Watches the folder until `shutdown`, handing out each whole film once through `out` and telling how it is.
+///
+/// Films handed out stay the pipeline's; a stop waits for none of them. Jobs that hang in the file system are left to
+/// their threads: the runtime should be shut down with a time limit.
+///
+/// # Errors
+/// [`AcquisitionError`], all of them fatal: whatever the folder and its files do is dealt with here.
+pub async fn run(
+    settings: AcquisitionSettings,
+    ledger: Ledger,
+    out: mpsc::Sender<Acquired>,
+    state: watch::Sender<FolderState>,
+    shutdown: CancellationToken,
+) -> Result<(), AcquisitionError> {
+    Folder::new(settings, ledger, out, state).run(&shutdown).await
+}
+
+pub(super) struct Folder {
+    pub(super) settings: Arc<AcquisitionSettings>,
+    pub(super) ledger: Ledger,
+    pub(super) settle: Settle,
+    pub(super) in_flight: Arc<InFlight>,
+    /// Read, and waiting for room in `out`.
+    pub(super) ready: VecDeque<Acquired>,
+    pub(super) jobs: JoinSet<Job>,
+    /// Files and bytes of the examinations under way.
+    pub(super) reading: (usize, u64),
+    pub(super) watcher: Option<Watcher>,
+    pub(super) watched: Option<FolderIdentity>,
+    pub(super) next_round: Instant,
+    pub(super) earliest_round: Instant,
+    /// When the round under way began.
+    pub(super) round: Option<(Instant, SystemTime)>,
+    /// Something happened during the round that it may have missed.
+    pub(super) another_round: bool,
+    pub(super) next_prune: Instant,
+    pub(super) faults: FaultLog<Fault>,
+    pub(super) state: watch::Sender<FolderState>,
+    /// What was done so far, for those who wait for it.
+    pub(super) progress: watch::Sender<Progress>,
+    out: mpsc::Sender<Acquired>,
+}
+
+/// Lasting faults, each logged on its own (R15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Fault {
+    Missing,
+    Unresponsive,
+    Round,
+    Special,
+    Unreadable,
+    After,
+    Ledger,
+    Events,
+}
+
+/// Finished jobs by their kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    pub(super) rounds: u64,
+    pub(super) looks: u64,
+    pub(super) examinations: u64,
+    pub(super) applications: u64,
+}
+
+/// What a blocking thread did.
+pub(super) enum Job {
+    Surveyed(Box<Result<Survey, SurveyError>>),
+    Looked(Result<Sorted, SurveyError>),
+    Examined(Due, Result<Examined, LedgerError>),
+    Applied(std::io::Result<bool>),
+}
+
+impl Folder {
+    pub(super) fn new(
+        settings: AcquisitionSettings,
+        ledger: Ledger,
+        out: mpsc::Sender<Acquired>,
+        state: watch::Sender<FolderState>,
+    ) -> Self {
+        let pause = settings.settle.unwrap_or(Duration::from_secs(2));
+        let start = now();
+        Self {
+            settle: Settle::new(pause, settings.max_settle),
+            settings: Arc::new(settings),
+            ledger,
+            in_flight: Arc::default(),
+            ready: VecDeque::new(),
+            jobs: JoinSet::new(),
+            reading: (0, 0),
+            watcher: None,
+            watched: None,
+            next_round: start,
+            earliest_round: start,
+            round: None,
+            another_round: false,
+            next_prune: start,
+            faults: FaultLog::new(FAULT_LOG_INTERVAL),
+            state,
+            progress: watch::Sender::new(Progress::default()),
+            out,
+        }
+    }
+
+    pub(super) async fn run(mut self, shutdown: &CancellationToken) -> Result<(), AcquisitionError> {
+        loop {
+            self.start_round();
+            self.start_examinations();
+            let wake = tokio::time::Instant::from_std(self.wake());
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                sent = send_first(&self.out, &mut self.ready), if !self.ready.is_empty() => sent?,
+                Some(job) = self.jobs.join_next() => self.finished(job?)?,
+                hint = next_hint(&mut self.watcher) => self.hinted(hint),
+                returned = self.in_flight.returned() => self.look_at(returned.into_iter().map(|s| s.path).collect()),
+                () = tokio::time::sleep_until(wake) => self.check_round(),
+            }
+        }
+    }
+
+    fn start_round(&mut self) {
+        if self.round.is_some() || now() < self.next_round {
+            return;
+        }
+        self.round = Some((now(), SystemTime::now()));
+        self.another_round = false;
+        let watched = self.watched.zip(self.watcher.as_ref().map(Watcher::inotify));
+        let prune = now() >= self.next_prune;
+        let (settings, ledger) = (Arc::clone(&self.settings), self.ledger.clone());
+        self.jobs.spawn_blocking(move || Job::Surveyed(Box::new(survey(&settings, &ledger, watched, prune))));
+    }
+
+    /// Asks for a round soon: as soon as one is allowed, and after the one under way.
+    pub(super) fn round_soon(&mut self) {
+        self.another_round = true;
+        self.next_round = self.next_round.min(self.earliest_round.max(now()));
+    }
+
+    fn start_examinations(&mut self) {
+        let (reading, bytes) = self.reading;
+        let waiting: u64 = self.ready.iter().map(Acquired::bytes_held).sum();
+        let files = MAX_FILES.saturating_sub(reading + self.ready.len());
+        let limit = self.settings.max_file_bytes;
+        let bytes = limit.saturating_mul(MAX_FILE_SHARES).saturating_sub(bytes + waiting);
+        for due in self.settle.due(now(), files, bytes, |size| cost(size, limit)) {
+            self.reading.0 += 1;
+            self.reading.1 += cost(due.file.size, limit);
+            let (settings, ledger) = (Arc::clone(&self.settings), self.ledger.clone());
+            let in_flight = Arc::clone(&self.in_flight);
+            self.jobs.spawn_blocking(move || {
+                let verdict = examine(&settings, &ledger, &in_flight, &due);
+                Job::Examined(due, verdict)
+            });
+        }
+    }
+
+    /// Looks at some files, whatever they are: new, changed, gone, or done.
+    pub(super) fn look_at(&mut self, paths: Vec<PathBuf>) {
+        let (settings, ledger) = (Arc::clone(&self.settings), self.ledger.clone());
+        self.jobs.spawn_blocking(move || Job::Looked(look(&settings, &ledger, paths)));
+    }
+
+    /// Records that the file holds a film which ended before, and looks at what is to become of it.
+    pub(super) fn know(&mut self, source: FilmSource) {
+        let (settings, ledger) = (Arc::clone(&self.settings), self.ledger.clone());
+        self.jobs.spawn_blocking(move || {
+            let known = ledger.know(std::slice::from_ref(&source)).map_err(SurveyError::from);
+            Job::Looked(known.and_then(|()| look(&settings, &ledger, [source.path])))
+        });
+    }
+
+    fn hinted(&mut self, hint: std::io::Result<Hint>) {
+        match hint {
+            Ok(Hint::Files(files)) => self.look_at(files.into_iter().collect()),
+            Ok(Hint::Everything) => self.round_soon(),
+            Err(error) => {
+                // The next round makes a new inotify object.
+                self.watcher = None;
+                self.round_soon();
+                self.fault(Fault::Events, &error);
+            }
+        }
+    }
+
+    fn check_round(&mut self) {
+        if let Some((started, since)) = self.round
+            && now() >= started + STALLED
+        {
+            self.tell(FolderState::Unresponsive { since });
+            self.fault(Fault::Unresponsive, &"the file system does not answer");
+        }
+    }
+
+    fn wake(&self) -> Instant {
+        let now = now();
+        let round = match self.round {
+            Some((started, _)) if now < started + STALLED => started + STALLED,
+            Some(_) => now + STALLED,
+            None => self.next_round,
+        };
+        // A file that is due and not being examined waits for room, which a job or the pipeline makes.
+        self.settle.next().filter(|&due| due > now).map_or(round, |due| due.min(round))
+    }
+
+    pub(super) fn tell(&self, state: FolderState) {
+        self.state.send_if_modified(|told| {
+            let lasting = matches!((&*told, &state), (FolderState::Missing { .. }, FolderState::Missing { .. }));
+            let news = *told != state && !lasting;
+            if news {
+                *told = state;
+            }
+            news
+        });
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault, what: &dyn std::fmt::Display) {
+        if let Some(times) = self.faults.occurred(fault, now()) {
+            let total = self.faults.total(&fault);
+            match fault {
+                Fault::Missing | Fault::Unresponsive | Fault::Ledger => {
+                    tracing::error!(?fault, times, total, "acquisition: {what}");
+                }
+                _ => tracing::warn!(?fault, times, total, "acquisition: {what}"),
+            }
+        }
+    }
+}
+
+/// Bytes that examining a file of some size holds: one over the limit is not read.
+pub(super) fn cost(size: u64, limit: u64) -> u64 {
+    if size > limit { 0 } else { size }
+}
+
+/// The runtime's clock, which tests can stop.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Hands out the first ready film once there is room for it; safe to drop while waiting.
+async fn send_first(out: &mpsc::Sender<Acquired>, ready: &mut VecDeque<Acquired>) -> Result<(), AcquisitionError> {
+    let permit = out.reserve().await.map_err(|_| AcquisitionError::PipelineGone)?;
+    if let Some(acquired) = ready.pop_front() {
+        permit.send(acquired);
+    }
+    Ok(())
+}
+
+async fn next_hint(watcher: &mut Option<Watcher>) -> std::io::Result<Hint> {
+    match watcher {
+        Some(watcher) => watcher.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;
