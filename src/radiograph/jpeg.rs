@@ -58,13 +58,8 @@ pub(super) fn gray(
     file: usize,
     limits: &Limits,
 ) -> Result<Vec<u8>, DecodeError> {
-    let area = u64::from(header.width) * u64::from(header.height);
-    let components = u64::from(header.components);
-    // Coefficients of all components are kept unless one scan holds them all; else a few rows.
-    let kept = header.process == Process::Progressive || header.scan_components < header.components;
-    let coefficients = if kept { 2 * area * components } else { 0 };
-    let samples = if components == 1 { area } else { area * (components.min(3) + 1) };
-    limits.admit(format, [header.width.into(), header.height.into()], file, coefficients + samples)?;
+    let size = [header.width.into(), header.height.into()];
+    limits.admit(format, size, file, 0)?;
     if !matches!(header.process, Process::Sequential | Process::Progressive) || header.precision != 8 {
         let feature = format!("{:?} JPEG coding of {} bits", header.process, header.precision);
         return Err(DecodeError::unsupported(format, feature));
@@ -84,7 +79,14 @@ pub(super) fn gray(
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(damaged)?;
     // The Y of YCbCr is the luminance wanted here, so its chroma need not even be decoded.
-    if matches!(decoder.input_colorspace(), Some(ColorSpace::Luma | ColorSpace::YCbCr)) {
+    let is_luminance = matches!(decoder.input_colorspace(), Some(ColorSpace::Luma | ColorSpace::YCbCr));
+    let area = u64::from(header.width) * u64::from(header.height);
+    // Coefficients of all components are kept unless one scan holds them all; else a few rows.
+    let kept = header.process == Process::Progressive || header.scan_components < header.components;
+    let coefficients = if kept { 2 * area * u64::from(header.components) } else { 0 };
+    let samples = if is_luminance { area } else { 4 * area };
+    limits.admit(format, size, file, coefficients + samples)?;
+    if is_luminance {
         return decoder.decode().map_err(damaged);
     }
     decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::RGB));

@@ -11,7 +11,7 @@ pub(super) fn rle(cells: &[u16]) -> Vec<u8> {
         out
     };
     let (high, low) = (segment(|cell| (cell >> 8) as u8), segment(|cell| cell as u8));
-    let mut header = vec![0u32; 16];
+    let mut header = [0u32; 16];
     (header[0], header[1], header[2]) = (2, 64, 64 + high.len() as u32);
     [header.iter().flat_map(|v| v.to_le_bytes()).collect(), high, low].concat()
 }

@@ -11,13 +11,13 @@ use dicom_encoding::adapters::{PixelDataObject, RawPixelData};
 use dicom_transfer_syntax_registry::TransferSyntax;
 
 use super::attributes::wrong;
+use super::cells::{Cells, native};
+use super::codestream::{agree, ends, jpeg_2000_size, jpeg_header, whole_bytes};
 use super::file_meta::unsupported;
 use super::image_pixel::ImagePixel;
 use super::jpeg_extended;
-use super::read::{Cells, native};
 use super::structure::Encoding;
-use crate::geometry::Size;
-use crate::radiograph::jpeg::{self, FrameHeader, Process};
+use crate::radiograph::jpeg::{self, Process};
 use crate::radiograph::{DecodeError, Format, Limits};
 
 /// The cells of a compressed film; `held` is what the caller keeps in memory besides.
@@ -87,7 +87,7 @@ fn decode_jpeg<'a>(
             })
         }
         (Process::Sequential, 12) if pixel.photometric.is_monochrome() => {
-            limits.admit(Format::Dicom, size_of(pixel), held, 2 * pixel.size.area())?;
+            limits.admit(Format::Dicom, pixel.dimensions(), held, 2 * pixel.size.area())?;
             let words = jpeg_extended::decode(&codestream)
                 .map_err(|reason| DecodeError::damaged(Format::Dicom, format!("12-bit JPEG: {reason}")))?;
             Ok(Cells::Overshooting(words))
@@ -102,77 +102,6 @@ fn decode_jpeg<'a>(
     }
 }
 
-fn size_of(pixel: &ImagePixel) -> [u64; 2] {
-    [pixel.size.width.into(), pixel.size.height.into()]
-}
-
-/// What the codestream says of itself must be what the attributes say.
-fn agree(pixel: &ImagePixel, size: [u32; 2], components: u16, precision: u8) -> Result<(), DecodeError> {
-    let Size { width, height } = pixel.size;
-    if size != [width, height] {
-        let expected = format!("{} as in the codestream", size[1]);
-        return Err(match size[1] == height {
-            true => wrong(tags::COLUMNS, format!("{} as in the codestream", size[0]), width),
-            false => wrong(tags::ROWS, expected, height),
-        });
-    }
-    if components != pixel.photometric.samples() {
-        let expected = format!("{components} as in the codestream");
-        return Err(wrong(tags::SAMPLES_PER_PIXEL, expected, pixel.photometric.samples()));
-    }
-    if u16::from(precision) > pixel.bits_allocated {
-        let expected = format!("at least {precision} as in the codestream");
-        return Err(wrong(tags::BITS_ALLOCATED, expected, pixel.bits_allocated));
-    }
-    Ok(())
-}
-
-/// These decoders yield as many bytes a sample as the codestream's precision takes.
-fn whole_bytes(pixel: &ImagePixel, precision: u8) -> Result<(), DecodeError> {
-    let bits = if precision <= 8 { 8 } else { 16 };
-    if pixel.bits_allocated == bits {
-        return Ok(());
-    }
-    Err(wrong(tags::BITS_ALLOCATED, format!("{bits} as in the codestream"), pixel.bits_allocated))
-}
-
-fn ends(codestream: &[u8], scan_at: usize) -> Result<(), DecodeError> {
-    if jpeg::ends(codestream, scan_at) {
-        return Ok(());
-    }
-    Err(DecodeError::damaged(Format::Dicom, "expected the end marker of the compressed image, found none"))
-}
-
-fn jpeg_header(codestream: &[u8]) -> Result<FrameHeader, DecodeError> {
-    FrameHeader::read(codestream).map_err(|reason| DecodeError::damaged(Format::Dicom, reason))
-}
-
-/// The image of a JPEG 2000 codestream.
-struct Jpeg2000Size {
-    size: [u32; 2],
-    components: u16,
-    precision: u8,
-}
-
-/// The SIZ marker segment (ITU-T T.800 A.5.1), which follows the start of the codestream at once.
-fn jpeg_2000_size(codestream: &[u8]) -> Result<Jpeg2000Size, DecodeError> {
-    let damaged = || DecodeError::damaged(Format::Dicom, "expected a JPEG 2000 codestream with an image size");
-    // Some devices wrap the codestream in a JP2 file, against PS3.5 A.4.4: its boxes come first.
-    let start = codestream.windows(4).take(4096).position(|w| w == [0xFF, 0x4F, 0xFF, 0x51]).ok_or_else(damaged)?;
-    let siz = codestream.get(start + 4..).ok_or_else(damaged)?;
-    let u32_at = |at: usize| siz.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
-    let [x1, y1, x0, y0] = [u32_at(4), u32_at(8), u32_at(12), u32_at(16)].map(Option::unwrap_or_default);
-    let &[c1, c0, ..] = siz.get(36..).ok_or_else(damaged)? else { return Err(damaged()) };
-    let components = u16::from_be_bytes([c1, c0]);
-    let per_component = siz.get(38..38 + 3 * usize::from(components)).ok_or_else(damaged)?.as_chunks::<3>().0;
-    let Some(&[depth, ..]) = per_component.first() else { return Err(damaged()) };
-    if per_component.iter().any(|c| c != &[depth, 1, 1]) {
-        return Err(DecodeError::unsupported(Format::Dicom, "JPEG 2000 with subsampled or unequal components"));
-    }
-    let (Some(width), Some(height)) = (x1.checked_sub(x0), y1.checked_sub(y0)) else { return Err(damaged()) };
-    Ok(Jpeg2000Size { size: [width, height], components, precision: (depth & 0x7F) + 1 })
-}
-
 /// Decodes through the transfer syntax registry, at a cost of `bytes_per_sample` besides the film.
 fn by_registry<'a>(
     codestream: Cow<'_, [u8]>,
@@ -184,7 +113,7 @@ fn by_registry<'a>(
 ) -> Result<Cells<'a>, DecodeError> {
     let native = pixel.native_bytes();
     let samples = pixel.size.area() * u64::from(pixel.photometric.samples());
-    limits.admit(Format::Dicom, size_of(pixel), held, native + samples * bytes_per_sample)?;
+    limits.admit(Format::Dicom, pixel.dimensions(), held, native + samples * bytes_per_sample)?;
     let reader = syntax.pixel_data_reader().ok_or_else(|| unsupported(syntax))?;
     let source = Frame { codestream, syntax, pixel };
     let mut cells = Vec::new();
@@ -271,6 +200,7 @@ mod tests {
     use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
     use super::*;
+    use crate::geometry::Size;
     use crate::radiograph::decode as decode_any;
     use crate::radiograph::dicom::codings;
     use crate::radiograph::dicom::image_pixel::Photometric;
@@ -366,7 +296,8 @@ mod tests {
     #[test]
     fn a_12_bit_jpeg_is_within_its_loss_and_clamped_to_bits_stored() {
         let jpeg = codings::jpeg_extended(SIZE.0, SIZE.1, 0, &cells());
-        let pixels = decoded(&film().with_fragments(&[jpeg.clone()]), uids::JPEG_EXTENDED12_BIT).expect("a film");
+        let pixels =
+            decoded(&film().with_fragments(std::slice::from_ref(&jpeg)), uids::JPEG_EXTENDED12_BIT).expect("a film");
         let worst = pixels.iter().zip(film().pixels()).map(|(a, b)| a.abs_diff(b)).max();
         assert!(worst.is_some_and(|worst| worst <= 3 * 16), "{worst:?} of 65535");
         // With 10 bits stored, values beyond 1023 are overshoot: white, not wrapped around to black.

@@ -92,6 +92,11 @@ impl ImagePixel {
         Ok(Self { size, photometric, planar, bits_allocated, bits_stored, high_bit, signed })
     }
 
+    /// Columns and rows, for [`Limits`](crate::radiograph::Limits).
+    pub(super) fn dimensions(&self) -> [u64; 2] {
+        [self.size.width.into(), self.size.height.into()]
+    }
+
     /// Bytes of the uncompressed image.
     pub(super) fn native_bytes(&self) -> u64 {
         self.size.area() * u64::from(self.photometric.samples()) * u64::from(self.bits_allocated / 8)

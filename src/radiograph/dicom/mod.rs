@@ -3,10 +3,13 @@
 //! The steps, each in its own file: [`file_meta`] finds the transfer syntax and the data set; [`structure`] walks the
 //! data set's elements, checks that every one lies inside the file, and parts what is needed from the pixel data;
 //! [`image_pixel`] validates the attributes that describe the pixels, before any of them is touched; [`encapsulated`]
-//! undoes the compression; [`grayscale`] takes stored values to display values; [`spacing`] and [`identity`] read the
-//! scale and the identifiers. Elements that no step asks for, the patient's above all, are never parsed.
+//! undoes the compression into [`cells`]; [`grayscale`] takes stored values to display values; [`spacing`] and
+//! [`identity`] read the scale and the identifiers. Elements that no step asks for, the patient's above all, are never
+//! parsed.
 
 mod attributes;
+mod cells;
+mod codestream;
 #[cfg(test)]
 mod codings;
 mod encapsulated;
