@@ -20,6 +20,7 @@ use super::options::options;
 use super::seldom::Seldom;
 use super::{LinkState, MqttError, Publisher};
 use crate::config::MqttSettings;
+use crate::crash_point;
 use crate::outbox::{Head, Outbox, OutboxError};
 use crate::report::{CONTENT_TYPE, Channel, Condition, EventKind, Reason, ServiceState, Session, Status};
 
