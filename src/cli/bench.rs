@@ -111,7 +111,12 @@ fn measure(arguments: &Arguments) -> Result<Measured, Failure> {
 
 /// The steps one by one; the first round warms up and does not count.
 fn time_steps(model: &Path, threads: usize, runs: u16, film: &[u8]) -> Result<Vec<Timing>, Failure> {
-    let options = AnalystOptions { threads, max_pixels: MAX_PIXELS, pixel_spacing: None, token_key: TokenKey::new(throwaway_key()?) };
+    let options = AnalystOptions {
+        threads,
+        max_pixels: MAX_PIXELS,
+        pixel_spacing: None,
+        token_key: TokenKey::new(throwaway_key()?),
+    };
     let mut analyst = Analyst::new(&open_bundle(model)?, options).map_err(|e| Failure::new(Exit::Config, e))?;
     let mut analyse = || match analyst.analyse(film) {
         Ok(analysis) => Ok(analysis.result.timing),

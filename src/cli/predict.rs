@@ -226,7 +226,7 @@ fn print_table(file: &Path, outcome: Result<&FilmResult, &Refusal>) -> io::Resul
                 Stage::Read => "cannot be read",
                 Stage::Decode => "cannot be decoded",
                 Stage::Inference => "inference failed",
-                Stage::Crash => "crash",
+                Stage::Crash => "ended the program before",
                 Stage::Report => "cannot be reported",
             };
             eprintln!("{}: {stage}: {message}", file.display());

@@ -129,13 +129,8 @@ async fn supervise(
 
     let mut intake = JoinSet::new();
     intake.spawn(party("the folder", {
-        let run = acquisition::run(
-            settings.acquisition.clone(),
-            ledger,
-            film_sender,
-            folder_sender,
-            no_more_films.clone(),
-        );
+        let run =
+            acquisition::run(settings.acquisition.clone(), ledger, film_sender, folder_sender, no_more_films.clone());
         async { Ok(run.await?) }
     }));
     intake.spawn(party("the worker", on_own_thread(worker, film_receiver)));
@@ -202,10 +197,7 @@ async fn ready_analyst(settings: &Settings, bundle: &Bundle, store: &Store) -> a
 }
 
 /// The worker on a thread of its own, as a future that ends with it.
-async fn on_own_thread(
-    worker: Worker,
-    films: mpsc::Receiver<acquisition::Acquired>,
-) -> anyhow::Result<()> {
+async fn on_own_thread(worker: Worker, films: mpsc::Receiver<acquisition::Acquired>) -> anyhow::Result<()> {
     let (done, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("landmarks".into())
@@ -245,11 +237,7 @@ async fn join_all(parties: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<(
 }
 
 /// The result, or a warning when the deadline passes: what is left is on disk and goes on at the next start.
-async fn within(
-    deadline: Duration,
-    what: &str,
-    work: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+async fn within(deadline: Duration, what: &str, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     timeout(deadline, work).await.unwrap_or_else(|_| {
         warn!("stopping without waiting longer for {what}; nothing is lost, it goes on at the next start");
         Ok(())

@@ -156,9 +156,8 @@ impl Worker {
         let entry = self.quarantine.put(film.source.film, &film.bytes, &reason)?;
         let name = film.source.film.to_string();
         let refusal = FilmError { image_sha256: Some(name.clone()), stage, message: message.clone(), attempts };
-        let sequence = self.refuse(&refusal, &name, &film.source, film.acquired, |sequence| Outcome::Quarantined {
-            sequence,
-        })?;
+        let sequence =
+            self.refuse(&refusal, &name, &film.source, film.acquired, |sequence| Outcome::Quarantined { sequence })?;
         warn!("film {}: refused as event {sequence}, kept in {}: {message}", short(&name), entry.display());
         Ok(())
     }

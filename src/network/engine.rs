@@ -92,8 +92,7 @@ impl Engine {
         let network = Nfdp::new(parameters.root(), config)?;
         let flow = RealNvp::new(parameters.root().at("flow"))?;
         let adam = Adam::new(parameters.weights())?;
-        let mut engine =
-            Self { config, options, parameters, network, flow, adam, average: BTreeMap::new(), device };
+        let mut engine = Self { config, options, parameters, network, flow, adam, average: BTreeMap::new(), device };
         engine.restart_average()?;
         Ok(engine)
     }
@@ -253,9 +252,8 @@ impl Engine {
     }
 
     fn restart_average(&mut self) -> Result<(), EngineError> {
-        let copy = |(name, tensor): (&str, &Tensor)| -> Result<_, EngineError> {
-            Ok((name.to_owned(), duplicate(tensor)?))
-        };
+        let copy =
+            |(name, tensor): (&str, &Tensor)| -> Result<_, EngineError> { Ok((name.to_owned(), duplicate(tensor)?)) };
         self.average = self.parameters.all().map(copy).collect::<Result<_, _>>()?;
         Ok(())
     }

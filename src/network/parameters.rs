@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rand::SeedableRng;
 use chacha20::ChaCha8Rng;
+use rand::SeedableRng;
 use rand_distr::{Distribution, Normal, Uniform};
 use tch::{Device, Kind, Tensor};
 

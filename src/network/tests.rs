@@ -161,9 +161,8 @@ fn a_flow_of_zeros_is_the_normal_distribution_and_the_loss_a_sum_on_paper() {
     // e = (0.1, -0.4), e / sigma = (1, -2): log phi = -(1 + 4) / 2 - ln 2pi; the second landmark does not count.
     let tau = std::f64::consts::TAU;
     let log_phi = -2.5 - tau.ln();
-    let axis = |sigma: f64, error: f64| {
-        2.0 * sigma.ln() + 0.5 * tau.ln() + error / (std::f64::consts::SQRT_2 * sigma + 1e-9)
-    };
+    let axis =
+        |sigma: f64, error: f64| 2.0 * sigma.ln() + 0.5 * tau.ln() + error / (std::f64::consts::SQRT_2 * sigma + 1e-9);
     let expected = -2.0 * log_phi + axis(0.1, 0.1) + axis(0.2, 0.4);
     assert!((loss.double_value(&[0]) - expected).abs() < 1e-9);
 }
@@ -187,7 +186,11 @@ fn the_gradient_of_the_loss_is_its_finite_difference() {
         for (which, gradient) in [("mu", m.grad()), ("sigma", s.grad())] {
             let shifted = |by: f64| {
                 let (mut mu, mut sigma) = (mu, sigma);
-                if which == "mu" { mu[i] += by } else { sigma[i] += by }
+                if which == "mu" {
+                    mu[i] += by
+                } else {
+                    sigma[i] += by
+                }
                 loss(&doubles(&mu, &[1, 3, 2]), &doubles(&sigma, &[1, 3, 2])).double_value(&[0])
             };
             let difference = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);

@@ -245,7 +245,10 @@ impl Outbox {
     pub fn quarantined(&self) -> Result<Vec<(u64, String)>, OutboxError> {
         let quarantine = self.database.begin_read()?.open_table(QUARANTINE)?;
         let entries = quarantine.iter()?;
-        entries.map(|entry| entry.map(|(key, value)| (key.value(), value.value().0.to_owned()))).map(|e| Ok(e?)).collect()
+        entries
+            .map(|entry| entry.map(|(key, value)| (key.value(), value.value().0.to_owned())))
+            .map(|e| Ok(e?))
+            .collect()
     }
 }
 

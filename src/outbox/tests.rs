@@ -168,9 +168,7 @@ fn a_kind_is_read_in_order_past_its_head() {
         append(&store, &outbox, &draft(kind, n));
     }
     let mut found = Vec::new();
-    while let Some(head) =
-        outbox.after(EventKind::Result, found.last().copied().unwrap_or(0)).expect("readable")
-    {
+    while let Some(head) = outbox.after(EventKind::Result, found.last().copied().unwrap_or(0)).expect("readable") {
         found.push(head.sequence);
     }
     assert_eq!(found, [1, 3, 4, 6]);

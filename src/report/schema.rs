@@ -64,7 +64,8 @@ mod tests {
 
     fn valid(schema: &Value, document: &Value) -> Result<(), String> {
         let validator = jsonschema::validator_for(schema).map_err(|e| e.to_string())?;
-        let errors: Vec<String> = validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        let errors: Vec<String> =
+            validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
         if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
     }
 
@@ -94,7 +95,12 @@ mod tests {
             site: text("clinic"),
             device: text("ceph-1"),
             epoch: text("e"),
-            model: ModelInfo { name: text("n"), version: text("1"), sha256: "b".repeat(64), backend: text("tract-cpu") },
+            model: ModelInfo {
+                name: text("n"),
+                version: text("1"),
+                sha256: "b".repeat(64),
+                backend: text("tract-cpu"),
+            },
             landmarks: vec![text("sella")],
         };
         assert_eq!(valid(&schemas.info, &serde_json::to_value(info).expect("JSON")), Ok(()));
@@ -102,7 +108,9 @@ mod tests {
 
     #[test]
     fn a_member_that_is_not_named_is_forbidden_at_every_depth() {
-        for place in ["", "/data", "/data/image", "/data/image/dicom", "/data/landmarks/0", "/data/model", "/data/timing"] {
+        for place in
+            ["", "/data", "/data/image", "/data/image/dicom", "/data/landmarks/0", "/data/model", "/data/timing"]
+        {
             let mut event = result_event();
             let object = event.pointer_mut(place).and_then(Value::as_object_mut).expect("an object");
             object.insert("patient_name".to_owned(), json!("Doe^Jane"));

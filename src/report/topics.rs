@@ -122,9 +122,14 @@ mod tests {
     #[test]
     fn what_mqtt_gives_a_meaning_is_no_level() {
         let long = "x".repeat(129);
-        for (level, reason) in
-            [("", "empty"), ("a/b", "divide"), ("+", "divide"), ("a#", "divide"), ("a\0b", "control"), (&long, "longer")]
-        {
+        for (level, reason) in [
+            ("", "empty"),
+            ("a/b", "divide"),
+            ("+", "divide"),
+            ("a#", "divide"),
+            ("a\0b", "control"),
+            (&long, "longer"),
+        ] {
             let error = Topics::new("site", level).expect_err(level);
             assert_eq!(error.name, "device");
             assert!(error.reason.contains(reason), "{level:?}: {error}");

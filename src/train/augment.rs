@@ -1,7 +1,7 @@
 //! The augmentation of NFDP's training films: one random frame and gray curve a film.
 
-use rand::RngExt;
 use chacha20::ChaCha8Rng;
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::{BOX_ENLARGEMENT, Point, Similarity, Size};

@@ -65,10 +65,8 @@ pub fn write(path: &Path, weights: &Weights, metadata: HashMap<String, String>) 
     let views = bytes
         .iter()
         .map(|(name, array, data)| {
-            let view = TensorView::new(Dtype::F32, array.shape.clone(), data).map_err(|e| CheckpointError::Format {
-                path: path.to_owned(),
-                reason: format!("{name}: {e}"),
-            })?;
+            let view = TensorView::new(Dtype::F32, array.shape.clone(), data)
+                .map_err(|e| CheckpointError::Format { path: path.to_owned(), reason: format!("{name}: {e}") })?;
             Ok((name.as_str(), view))
         })
         .collect::<Result<Vec<_>, CheckpointError>>()?;
@@ -94,7 +92,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let path = folder.path().join("w.safetensors");
         let odd = Array { shape: vec![2, 2], values: vec![f32::MIN_POSITIVE, -0.0, 1.0 / 3.0, f32::MAX] };
-        let weights = Weights::from([("b".to_owned(), odd), ("a".to_owned(), Array { shape: vec![0], values: vec![] })]);
+        let weights =
+            Weights::from([("b".to_owned(), odd), ("a".to_owned(), Array { shape: vec![0], values: vec![] })]);
         write(&path, &weights, HashMap::from([("epoch".into(), "3".into())])).expect("a writable folder");
         let (read, metadata) = read(&path).expect("what was just written");
         assert_eq!(read, weights);

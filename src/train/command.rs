@@ -262,8 +262,7 @@ impl TrainArgs {
         tracing::info!("{} films train, {} validate; decoding", train.len(), validation.len());
         let (train, validation) = (load(&train, config.frame)?, load(&validation, config.frame)?);
         let model = NfdpConfig { landmarks: CEPHALOGRAM_NAMES.len(), heatmap_relu: config.heatmap_relu };
-        let options =
-            EngineOptions { seed: config.seed, threads: self.threads, average_decay: config.average_decay };
+        let options = EngineOptions { seed: config.seed, threads: self.threads, average_decay: config.average_decay };
         let mut engine = Engine::new(model, options)?;
         tracing::info!("computing on {} with {} threads", engine.device(), self.threads);
         if let Some(path) = self.init.as_ref().filter(|_| !self.resume) {

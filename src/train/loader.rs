@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use chacha20::ChaCha8Rng;
 use crossbeam_channel::{Receiver, bounded};
 use rand::SeedableRng;
-use chacha20::ChaCha8Rng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 

@@ -130,7 +130,8 @@ fn load(film: &LabelledFilm) -> Result<Radiograph, Box<dyn std::error::Error + S
 }
 
 fn metrics(test: &str, truth: &str, summary: &Summary) -> Metrics {
-    let sdr = summary.sdr_percent.iter().map(|&(within_mm, percent)| SuccessRate { within_mm, percent: round(percent) });
+    let sdr =
+        summary.sdr_percent.iter().map(|&(within_mm, percent)| SuccessRate { within_mm, percent: round(percent) });
     Metrics {
         data: test.to_owned(),
         truth: truth.to_owned(),
