@@ -32,8 +32,7 @@ fn room(path: &Path) -> String {
 
 /// The rooms that a text names through `crate::`, outside comments.
 fn named(text: &str) -> Vec<String> {
-    let code: String =
-        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut names = Vec::new();
     for after in code.split("crate::").skip(1) {
         let list = after.strip_prefix('{').map(|rest| rest.split('}').next().unwrap_or(rest));
@@ -61,10 +60,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     allowed.insert("model", &["disposition", "geometry"]);
     allowed.insert("inference", &["disposition", "geometry", "landmark", "model", "radiograph"]);
     allowed.insert("report", &["disposition", "geometry"]);
-    allowed.insert(
-        "analysis",
-        &["disposition", "geometry", "inference", "landmark", "model", "radiograph", "report"],
-    );
+    allowed.insert("analysis", &["disposition", "geometry", "inference", "landmark", "model", "radiograph", "report"]);
     allowed.insert("overlay", &["geometry", "landmark", "radiograph"]);
     // These three move films and events; of what is in them they know the published documents at most.
     allowed.insert("acquisition", &["config", "crash_point", "disposition", "report"]);
@@ -141,7 +137,13 @@ fn the_crate_doc_names_every_room() {
     let doc: String = map.lines().filter(|line| line.starts_with("//!")).collect::<Vec<_>>().join("\n");
     for line in map.lines().filter_map(|line| line.strip_prefix("pub mod ")) {
         let room = line.trim_end_matches(';');
-        assert!(doc.contains(&format!("[`{room}`]")) || doc.contains(&format!("`{room}` (feature")), "src/lib.rs does not say what `{room}` is");
+        assert!(
+            doc.contains(&format!("[`{room}`]")) || doc.contains(&format!("`{room}` (feature")),
+            "src/lib.rs does not say what `{room}` is"
+        );
     }
-    assert!(map.lines().all(|line| !line.starts_with("fn ") && !line.starts_with("impl ")), "the crate doc holds no code");
+    assert!(
+        map.lines().all(|line| !line.starts_with("fn ") && !line.starts_with("impl ")),
+        "the crate doc holds no code"
+    );
 }
