@@ -15,8 +15,6 @@ use crate::report::{DicomTokens, FilmResult, ImageInfo, LandmarkResult, ModelInf
 /// How films are analysed.
 #[derive(Clone, Debug)]
 pub struct AnalystOptions {
-    /// Threads of one inference.
-    pub threads: usize,
     /// Images of more pixels are refused before they are decoded.
     pub max_pixels: u64,
     /// The scale of films whose file states none.
@@ -84,8 +82,8 @@ impl Analyst {
     /// # Errors
     /// When the runtime cannot use the network.
     pub fn new(bundle: &Bundle, options: AnalystOptions) -> Result<Self, InferenceError> {
-        let AnalystOptions { threads, max_pixels, pixel_spacing, token_key } = options;
-        let localizer = Localizer::new(bundle, threads)?;
+        let AnalystOptions { max_pixels, pixel_spacing, token_key } = options;
+        let localizer = Localizer::new(bundle)?;
         let manifest = bundle.manifest();
         let model = ModelInfo {
             name: manifest.name.clone(),

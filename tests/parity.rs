@@ -84,7 +84,7 @@ fn tract_gives_the_golden_landmarks() {
         let onnx = export(storage);
         // For check_onnx.py, which puts the same question to the ONNX checker and to ONNX Runtime.
         std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(file), &onnx).expect("the target folder is ours");
-        let mut detector = TractDetector::new(&onnx, FRAME, LANDMARKS, 1).expect("tract runs the export");
+        let mut detector = TractDetector::new(&onnx, FRAME, LANDMARKS).expect("tract runs the export");
         for index in 0..2 {
             let found = detector.detect(&input(index)).expect("a frame of the right size");
             let (point, sigma) = deviations(&found, &expected(&golden, index));
@@ -96,7 +96,7 @@ fn tract_gives_the_golden_landmarks() {
 
 #[test]
 fn the_score_is_one_less_the_mean_normalised_sigma() {
-    let mut detector = TractDetector::new(&export(Storage::F32), FRAME, LANDMARKS, 1).expect("tract runs the export");
+    let mut detector = TractDetector::new(&export(Storage::F32), FRAME, LANDMARKS).expect("tract runs the export");
     for landmark in detector.detect(&input(0)).expect("a frame of the right size") {
         let mean =
             (landmark.sigma_px[0] / f64::from(FRAME.width) + landmark.sigma_px[1] / f64::from(FRAME.height)) / 2.0;
@@ -129,7 +129,7 @@ fn a_cephalogram_network_fits_25_megabytes() {
 
 #[test]
 fn tract_widens_stored_halves_when_it_loads_and_not_at_each_frame() {
-    let detector = TractDetector::new(&export(Storage::F16), FRAME, LANDMARKS, 1).expect("tract runs the export");
+    let detector = TractDetector::new(&export(Storage::F16), FRAME, LANDMARKS).expect("tract runs the export");
     let operators = detector.operators();
     assert!(!operators.is_empty() && !operators.iter().any(|op| op.contains("Cast")), "{operators:?}");
 }
@@ -157,7 +157,7 @@ fn what_cannot_be_exported_says_why() {
 #[test]
 fn a_network_of_another_kind_is_refused_when_it_is_loaded() {
     let onnx = export(Storage::F16);
-    let load = |network: &[u8], frame, landmarks| TractDetector::new(network, frame, landmarks, 1).err();
+    let load = |network: &[u8], frame, landmarks| TractDetector::new(network, frame, landmarks).err();
     assert!(matches!(load(b"no protobuf", FRAME, LANDMARKS), Some(InferenceError::Load { .. })));
     assert!(matches!(load(&onnx[..onnx.len() / 2], FRAME, LANDMARKS), Some(InferenceError::Load { .. })));
     let turned = load(&onnx, Size::new(128, 96), LANDMARKS).expect("refused").to_string();
@@ -168,7 +168,7 @@ fn a_network_of_another_kind_is_refused_when_it_is_loaded() {
 
 #[test]
 fn a_frame_of_another_size_is_refused() {
-    let mut detector = TractDetector::new(&export(Storage::F16), FRAME, LANDMARKS, 1).expect("tract runs the export");
+    let mut detector = TractDetector::new(&export(Storage::F16), FRAME, LANDMARKS).expect("tract runs the export");
     let other = NetworkInput { size: Size::new(128, 96), ..input(0) };
     assert!(matches!(detector.detect(&other), Err(InferenceError::FrameSize { .. })));
 }
@@ -228,7 +228,7 @@ fn a_bundle_passes_its_self_test_and_one_with_other_points_does_not() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pseudo-nfdp");
     let somewhere = vec![Point::new(150.0, 190.0); LANDMARKS];
     let draft = Bundle::write(&directory, parts(somewhere)).expect("a sound bundle");
-    let mut localizer = Localizer::new(&draft, 1).expect("tract runs the export");
+    let mut localizer = Localizer::new(&draft).expect("tract runs the export");
     assert!(localizer.self_test(&draft).expect("the golden film is a film") > SELF_TEST_TOLERANCE_PX);
 
     let size = draft.manifest().golden.size;

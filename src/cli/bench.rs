@@ -26,9 +26,6 @@ pub struct Arguments {
     /// How often each step is measured
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: u16,
-    /// Threads of one inference
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
-    threads: u8,
     /// The film
     file: PathBuf,
 }
@@ -91,14 +88,13 @@ pub fn bench(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn measure(arguments: &Arguments) -> Result<Measured, Failure> {
-    let Arguments { model, runs, threads, file, .. } = arguments;
-    let threads = usize::from(*threads);
+    let Arguments { model, runs, file, .. } = arguments;
     let film =
         read_film(file, MAX_FILE_BYTES).map_err(|e| Failure::new(Exit::NoInput, format!("{}: {e}", file.display())))?;
     let model = model_directory(model.as_deref())?;
-    let timings = time_steps(&model, threads, *runs, &film)?;
+    let timings = time_steps(&model, *runs, &film)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let publish = runtime.block_on(time_publishing(model, threads, *runs, &film))?;
+    let publish = runtime.block_on(time_publishing(model, *runs, &film))?;
     let step = |of: fn(&Timing) -> f64| Percentiles::of(&timings.iter().map(of).collect::<Vec<_>>());
     Ok(Measured {
         decode_ms: step(|timing| timing.decode_ms),
@@ -110,13 +106,9 @@ fn measure(arguments: &Arguments) -> Result<Measured, Failure> {
 }
 
 /// The steps one by one; the first round warms up and does not count.
-fn time_steps(model: &Path, threads: usize, runs: u16, film: &[u8]) -> Result<Vec<Timing>, Failure> {
-    let options = AnalystOptions {
-        threads,
-        max_pixels: MAX_PIXELS,
-        pixel_spacing: None,
-        token_key: TokenKey::new(throwaway_key()?),
-    };
+fn time_steps(model: &Path, runs: u16, film: &[u8]) -> Result<Vec<Timing>, Failure> {
+    let options =
+        AnalystOptions { max_pixels: MAX_PIXELS, pixel_spacing: None, token_key: TokenKey::new(throwaway_key()?) };
     let mut analyst = Analyst::new(&open_bundle(model)?, options).map_err(|e| Failure::new(Exit::Config, e))?;
     let mut analyse = || match analyst.analyse(film) {
         Ok(analysis) => Ok(analysis.result.timing),
@@ -127,8 +119,8 @@ fn time_steps(model: &Path, threads: usize, runs: u16, film: &[u8]) -> Result<Ve
 }
 
 /// The whole way; every round has bytes of its own, since the same bytes are published once only (R7).
-async fn time_publishing(model: PathBuf, threads: usize, runs: u16, film: &[u8]) -> Result<Vec<f64>, Failure> {
-    let mut session = Session::start(model, threads, Duration::ZERO).await?;
+async fn time_publishing(model: PathBuf, runs: u16, film: &[u8]) -> Result<Vec<f64>, Failure> {
+    let mut session = Session::start(model, Duration::ZERO).await?;
     let mut times = Vec::new();
     for run in 0..=runs {
         let Some(bytes) = variant(film, u32::from(run)) else {

@@ -41,7 +41,6 @@ pub fn demo(arguments: &Arguments) -> Result<(), Failure> {
     runtime.block_on(travel(model, &film))?;
 
     let options = AnalystOptions {
-        threads: 1,
         max_pixels: film_files::MAX_PIXELS,
         pixel_spacing: None,
         token_key: TokenKey::new(throwaway_key()?),
@@ -59,7 +58,7 @@ pub fn demo(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn travel(model: PathBuf, film: &[u8]) -> Result<(), Failure> {
-    let mut session = Session::start(model, 1, SETTLE).await?;
+    let mut session = Session::start(model, SETTLE).await?;
     say(&format!("broker:    127.0.0.1:{}", session.port()))?;
     say(&format!("watching:  {}", session.folder().display()))?;
     let closed = session.drop_film("golden.png", film)?;

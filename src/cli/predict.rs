@@ -36,9 +36,6 @@ pub struct Arguments {
     /// The scale, in millimetres per pixel, of films that state none
     #[arg(long, value_name = "MM", value_parser = millimetres)]
     pixel_spacing: Option<f64>,
-    /// Threads of one inference
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
-    threads: u8,
     /// DICOM, PNG, JPEG, TIFF or BMP, told apart by content
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -65,7 +62,6 @@ pub fn predict(arguments: &Arguments) -> Result<(), Failure> {
     };
     let pictures = Pictures { overlay: folder(&arguments.overlay)?, frame: folder(&arguments.frame)? };
     let options = AnalystOptions {
-        threads: usize::from(arguments.threads),
         max_pixels: MAX_PIXELS,
         pixel_spacing: arguments.pixel_spacing.map(|mm| PixelSpacing {
             x_mm: mm,

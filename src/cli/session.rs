@@ -44,13 +44,13 @@ impl Session {
     ///
     /// # Errors
     /// When one of them does not start.
-    pub(super) async fn start(model: PathBuf, threads: usize, settle: Duration) -> Result<Self, Failure> {
+    pub(super) async fn start(model: PathBuf, settle: Duration) -> Result<Self, Failure> {
         let root = TemporaryFolder::new("landmarkd")?;
         fs::create_dir(root.path().join("films"))?;
         let broker = LoopbackBroker::start().await?;
         let messages = broker.subscribe("xr/#");
         let shutdown = CancellationToken::new();
-        let running = daemon::run(settings(root.path(), model, threads, settle, broker.port()), shutdown.clone());
+        let running = daemon::run(settings(root.path(), model, settle, broker.port()), shutdown.clone());
         let daemon = tokio::spawn(async move { running.await.map_err(|e| Failure::new(Exit::Service, e)) });
         let mut session = Self { root, broker, messages, daemon, shutdown };
         session.next("/status").await?;
@@ -128,7 +128,7 @@ impl Session {
     }
 }
 
-fn settings(root: &Path, model: PathBuf, threads: usize, settle: Duration, port: u16) -> Settings {
+fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Settings {
     Settings {
         site: SiteSettings { site: "demo".to_owned(), device: "here".to_owned() },
         acquisition: AcquisitionSettings {
@@ -146,7 +146,7 @@ fn settings(root: &Path, model: PathBuf, threads: usize, settle: Duration, port:
             pixel_spacing: None,
         },
         state: StateSettings { directory: root.join("state") },
-        model: ModelSettings { directory: model, threads },
+        model: ModelSettings { directory: model },
         mqtt: MqttSettings {
             host: "127.0.0.1".to_owned(),
             port,

@@ -45,7 +45,7 @@ impl Default for StateSection {
 
 impl Default for ModelSection {
     fn default() -> Self {
-        Self { directory: None, threads: 1 }
+        Self { directory: None }
     }
 }
 

@@ -97,8 +97,6 @@ pub struct StateSection {
 pub struct ModelSection {
     /// The bundle's directory.
     pub directory: Option<PathBuf>,
-    /// Threads of one inference.
-    pub threads: usize,
 }
 
 /// `[mqtt]`

@@ -80,7 +80,6 @@ pub(super) const KEYS: &[Key] = &[
         Allowed::AbsolutePath,
         "leave it out for models/ceph19-nfdp here, beside the program or below /usr/share/landmarkd",
     ),
-    key("model.threads", Allowed::Whole(1, 64, "threads"), "1 leaves the other cores to the rest of the machine"),
     key("mqtt.host", Allowed::Text("a host name or address, without scheme or port", is_host), "the port is mqtt.port"),
     key("mqtt.port", Allowed::Whole(1, 65_535, "(TCP port)"), "leave it out for 8883 with TLS and 1883 without"),
     key(

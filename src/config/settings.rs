@@ -32,7 +32,7 @@ impl Settings {
     /// The SHA-256, in hexadecimal, of the settings that change a result; part of every event's id (R27).
     ///
     /// Those are: `acquisition.pixel_spacing_mm`, which adds millimetres to films that state no scale. Neither the
-    /// broker, nor limits, nor threads count: they change whether or when a result comes, not what it says.
+    /// broker, nor limits, nor the journal count: they change whether or when a result comes, not what it says.
     ///
     /// Only what differs from the default is hashed, one `key=value` line each after a line with the format's name,
     /// so that a version with more such settings gives the same ids to sites that do not use them.
@@ -108,8 +108,6 @@ pub struct StateSettings {
 pub struct ModelSettings {
     /// The bundle's directory.
     pub directory: PathBuf,
-    /// Threads of one inference.
-    pub threads: usize,
 }
 
 /// The broker and how to reach it.

@@ -114,9 +114,9 @@ impl Check<'_> {
     }
 
     fn model(&self, section: &ModelSection) -> ModelSettings {
-        let ModelSection { directory, threads } = section;
+        let ModelSection { directory } = section;
         let directory = directory.clone().unwrap_or_else(|| self.surroundings.default_model.clone());
-        ModelSettings { directory, threads: *threads }
+        ModelSettings { directory }
     }
 
     fn mqtt(&mut self, section: &MqttSection, site: &SiteSettings) -> MqttSettings {
@@ -373,7 +373,7 @@ mod tests {
         let base = settings(&format!("{SITE}{FOLDER}")).expect("a configuration");
         // sha256sum of the line "landmarkd-config-1".
         assert_eq!(base.hash(), "ba7c8442ec5b0a3a52499aab4e70c0ccf28b897b087ce24dcee89113de96e8e3");
-        let busy = settings(&format!("{SITE}{FOLDER}max_attempts = 9\n[model]\nthreads = 4\n")).expect("another");
+        let busy = settings(&format!("{SITE}{FOLDER}max_attempts = 9\n[log]\nfilter = \"debug\"\n")).expect("another");
         assert_eq!(base.hash(), busy.hash());
         let scaled = settings(&format!("{SITE}{FOLDER}pixel_spacing_mm = [0.1, 0.1]\n")).expect("a third");
         assert_ne!(base.hash(), scaled.hash());

@@ -170,7 +170,6 @@ async fn supervise(
 /// Loads the network and tries it on the golden film, off the runtime's threads.
 async fn ready_analyst(settings: &Settings, bundle: &Bundle, store: &Store) -> anyhow::Result<Analyst> {
     let options = AnalystOptions {
-        threads: settings.model.threads,
         max_pixels: settings.acquisition.max_pixels,
         pixel_spacing: settings.acquisition.pixel_spacing,
         token_key: store.token_key().clone(),

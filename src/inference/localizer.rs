@@ -32,14 +32,14 @@ pub struct Localization {
 }
 
 impl Localizer {
-    /// Prepares a bundle's network on the CPU.
+    /// Prepares a bundle's network on the CPU, one thread.
     ///
     /// # Errors
     /// When the network is not one the runtime can run, or not what the manifest says.
-    pub fn new(bundle: &Bundle, threads: usize) -> Result<Self, InferenceError> {
+    pub fn new(bundle: &Bundle) -> Result<Self, InferenceError> {
         let manifest = bundle.manifest();
         let names = manifest.landmarks.clone();
-        let detector = TractDetector::new(bundle.network(), manifest.network.frame, names.len(), threads)?;
+        let detector = TractDetector::new(bundle.network(), manifest.network.frame, names.len())?;
         Ok(Self::with_detector(Box::new(detector), names))
     }
 

@@ -38,9 +38,8 @@ impl TractDetector {
     ///
     /// # Errors
     /// When the file is no ONNX that tract runs, or has another interface.
-    pub fn new(network: &[u8], frame: Size, landmarks: usize, threads: usize) -> Result<Self, InferenceError> {
-        let plan = prepare(network, threads)
-            .map_err(|e| InferenceError::Load { backend: BACKEND, reason: format!("{e:#}") })?;
+    pub fn new(network: &[u8], frame: Size, landmarks: usize) -> Result<Self, InferenceError> {
+        let plan = prepare(network).map_err(|e| InferenceError::Load { backend: BACKEND, reason: format!("{e:#}") })?;
         check_interface(&plan, frame, landmarks)?;
         let normalised = std::array::from_fn(|gray| gray as f32 / 255.0 - 0.5);
         Ok(Self { plan, frame, landmarks, normalised })
@@ -104,9 +103,7 @@ fn is_finite(landmark: &FrameLandmark) -> bool {
     [point.x, point.y, sigma_px[0], sigma_px[1], *score].into_iter().all(f64::is_finite)
 }
 
-fn prepare(network: &[u8], threads: usize) -> TractResult<Arc<TypedRunnableModel>> {
-    // tract is built without its thread pool: one thread, whatever is asked.
-    let _ = threads;
+fn prepare(network: &[u8]) -> TractResult<Arc<TypedRunnableModel>> {
     let onnx = tract_onnx::onnx();
     let mut file = onnx.proto_model_for_read(&mut Cursor::new(network))?;
     widen_weights(&mut file);

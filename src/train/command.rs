@@ -102,9 +102,6 @@ pub struct EvaluateArgs {
     /// Whose landmarks count as true.
     #[arg(long, value_enum, default_value = "mean")]
     truth: Truth,
-    /// Threads of one inference.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
     /// Print the summary as one JSON object and nothing else on standard output.
     #[arg(long)]
     json: bool,
@@ -136,7 +133,7 @@ pub struct ExportArgs {
 impl EvaluateArgs {
     fn run(self) -> anyhow::Result<()> {
         let bundle = Bundle::open(&self.bundle)?;
-        let mut localizer = Localizer::new(&bundle, self.threads)?;
+        let mut localizer = Localizer::new(&bundle)?;
         let films = isbi(&self.data, self.split, self.truth)?;
         let started = Instant::now();
         let bar = progress(films.len());

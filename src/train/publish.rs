@@ -71,7 +71,7 @@ pub fn publish(directory: &Path, publication: &Publication<'_>) -> Result<(Bundl
     let names: Vec<String> = CEPHALOGRAM_NAMES.iter().map(|&name| name.to_owned()).collect();
     let options = ExportOptions { heatmap_relu: config.heatmap_relu, ..ExportOptions::default() };
     let network = export_nfdp(weights, config.frame, names.len(), options)?;
-    let detector = TractDetector::new(&network, config.frame, names.len(), 1)?;
+    let detector = TractDetector::new(&network, config.frame, names.len())?;
     let mut localizer = Localizer::with_detector(Box::new(detector), names.clone());
 
     let shapes: Vec<Vec<Point>> = atlas_films.iter().map(|film| film.landmarks.clone()).collect();
