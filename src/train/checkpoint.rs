@@ -70,7 +70,7 @@ pub fn write(path: &Path, weights: &Weights, metadata: HashMap<String, String>) 
             Ok((name.as_str(), view))
         })
         .collect::<Result<Vec<_>, CheckpointError>>()?;
-    let serialised = safetensors::serialize(views, Some(metadata))
+    let serialised = safetensors::serialize(views, &Some(metadata))
         .map_err(|e| CheckpointError::Format { path: path.to_owned(), reason: e.to_string() })?;
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary).map_err(io)?;
