@@ -1,8 +1,7 @@
 //! The command line of `landmark-train`.
 
-use std::path::PathBuf;
-
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -12,9 +11,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::datasets::{IsbiSplit, Truth, hold_out, isbi};
 use super::metrics::{CEPHALOGRAM_THRESHOLDS_MM, summarise};
 use super::publish::{Publication, publish};
-use super::{ISBI_MM_PER_PX, TrainConfig, checkpoint, evaluate};
+use super::{ISBI_MM_PER_PX, TrainConfig, Weights, checkpoint, evaluate};
 use crate::inference::Localizer;
 use crate::model::{Bundle, Training};
+
+/// What is said where the engine is needed and was not built.
+#[cfg(not(feature = "torch"))]
+const NO_ENGINE: &str = "this landmark-train was built without its engine. Get LibTorch with `pip install \
+                         torch==2.11.0`, set LIBTORCH to its folder (<site-packages>/torch) and build with `--features \
+                         torch`";
 
 /// Trains, evaluates and exports landmark localizers.
 #[derive(Debug, Parser)]
@@ -32,6 +37,8 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Make a bundle of a run's best weights.
     Export(ExportArgs),
+    /// Compare a bundle's network with the trained one it was made of, in pixels (needs the feature `torch`).
+    Agree(AgreeArgs),
 }
 
 /// What `landmark-train train` is told.
@@ -130,6 +137,62 @@ pub struct ExportArgs {
     procedure: String,
 }
 
+/// What `landmark-train agree` is told.
+#[derive(Debug, Args)]
+pub struct AgreeArgs {
+    /// The bundle's directory.
+    #[arg(long)]
+    bundle: PathBuf,
+    /// The run's folder.
+    #[arg(long)]
+    run: PathBuf,
+    /// The data set's root, in the layout of ISBI 2015.
+    #[arg(long)]
+    data: PathBuf,
+    /// How many films of Test1 are compared.
+    #[arg(long, default_value_t = 20)]
+    films: usize,
+}
+
+/// A run's best weights and what the run was told.
+fn best_of(run: &Path) -> anyhow::Result<(Weights, TrainConfig)> {
+    let path = run.join("best.safetensors");
+    let (weights, metadata) = checkpoint::read(&path)?;
+    let config = metadata.get("config").with_context(|| format!("{}: no `config` in it", path.display()))?;
+    let config = toml::from_str(config).with_context(|| format!("{}", path.display()))?;
+    Ok((weights, config))
+}
+
+impl AgreeArgs {
+    #[cfg(not(feature = "torch"))]
+    fn run(self) -> anyhow::Result<()> {
+        let Self { bundle, run, .. } = self;
+        bail!("comparing {} with {}: {NO_ENGINE}", bundle.display(), run.display())
+    }
+
+    #[cfg(feature = "torch")]
+    fn run(self) -> anyhow::Result<()> {
+        use crate::inference::TractDetector;
+        use crate::network::{Engine, EngineOptions, NfdpConfig};
+
+        let bundle = Bundle::open(&self.bundle)?;
+        let (weights, config) = best_of(&self.run)?;
+        let landmarks = bundle.manifest().landmarks.len();
+        let mut detector = TractDetector::new(bundle.network(), bundle.manifest().network.frame, landmarks)?;
+        let model = NfdpConfig { landmarks, heatmap_relu: config.heatmap_relu };
+        let mut engine = Engine::new(model, EngineOptions { seed: 0, threads: 1, average_decay: 0.0 })?;
+        engine.load_weights(&weights)?;
+        let mut films = isbi(&self.data, IsbiSplit::Test1, Truth::Mean)?;
+        films.truncate(self.films);
+        let super::Agreement { mean_px, max_px } = super::agree(&mut engine, &mut detector, &films)?;
+        println!(
+            "{} films: the frame's landmarks differ by {mean_px:.4} px on average, {max_px:.4} px at most",
+            films.len()
+        );
+        Ok(())
+    }
+}
+
 impl EvaluateArgs {
     fn run(self) -> anyhow::Result<()> {
         let bundle = Bundle::open(&self.bundle)?;
@@ -155,10 +218,7 @@ impl EvaluateArgs {
 
 impl ExportArgs {
     fn run(self) -> anyhow::Result<()> {
-        let path = self.run.join("best.safetensors");
-        let (weights, metadata) = checkpoint::read(&path)?;
-        let config = metadata.get("config").with_context(|| format!("{}: no `config` in it", path.display()))?;
-        let config: TrainConfig = toml::from_str(config).with_context(|| format!("{}", path.display()))?;
+        let (weights, config) = best_of(&self.run)?;
         let name = self.out.file_name().and_then(|name| name.to_str()).context("--out has no name")?;
         let (train, _) = hold_out(isbi(&self.data, IsbiSplit::Train, Truth::Mean)?, config.hold_out_every);
         let mut tests = Vec::new();
@@ -207,6 +267,7 @@ impl Cli {
             Command::Train(args) => args.run(),
             Command::Evaluate(args) => args.run(),
             Command::Export(args) => args.run(),
+            Command::Agree(args) => args.run(),
         }
     }
 }
@@ -242,10 +303,7 @@ impl TrainArgs {
     #[cfg(not(feature = "torch"))]
     fn run(self) -> anyhow::Result<()> {
         self.config()?;
-        bail!(
-            "this landmark-train was built without its engine. Get LibTorch with `pip install torch==2.11.0`, set \
-             LIBTORCH to its folder (<site-packages>/torch) and build with `--features torch`"
-        )
+        bail!(NO_ENGINE)
     }
 
     #[cfg(feature = "torch")]

@@ -9,6 +9,8 @@ pub mod command;
 pub mod datasets;
 pub mod metrics;
 
+#[cfg(feature = "torch")]
+mod agree;
 mod architecture;
 mod atlas;
 mod augment;
@@ -24,6 +26,8 @@ mod run;
 mod schedule;
 mod spline;
 
+#[cfg(feature = "torch")]
+pub use agree::{AgreeError, Agreement, agree};
 pub use architecture::{Convolution, convolutions, multiply_accumulates, parameters};
 pub use atlas::{Atlas, AtlasError, atlas, mean_shape};
 pub use augment::{AugmentConfig, Augmentation};
