@@ -1,0 +1,342 @@
+//! A film's whole way, with nothing replaced: the real daemon as a process, a real Mosquitto, a real bundle.
+//!
+//! Every wait is for a message, a journal line or the end of a process, never for a length of time.
+
+#[path = "support/bundle.rs"]
+mod bundle;
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/films.rs"]
+mod films;
+#[path = "support/mosquitto.rs"]
+#[expect(dead_code, reason = "its certificates are for the tests of TLS")]
+mod mosquitto;
+#[path = "support/witness.rs"]
+mod witness;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Instant, SystemTime};
+
+use daemon::{DRAIN, Home, Partial};
+use films::{Kind, film, sha256, sop_instance};
+use landmarkd::config::{Merged, Surroundings, validate};
+use landmarkd::crash_point;
+use landmarkd::geometry::Point;
+use landmarkd::outbox::Outbox;
+use landmarkd::report::{EventId, FilmResult, ImageInfo, LandmarkResult, ModelInfo, Origin, Timing, Topics};
+use landmarkd::store::Store;
+use mosquitto::Mosquitto;
+use rustix::process::Signal;
+use serde_json::Value;
+use witness::{Witness, sequence};
+
+const SIGKILL: i32 = 9;
+
+fn plain_broker() -> Option<Mosquitto> {
+    Mosquitto::start(|_| String::new())
+}
+
+/// The standard output of a subcommand that succeeds.
+fn landmarkd(arguments: &[&str], files: &[PathBuf]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_landmarkd")).args(arguments).args(files).output();
+    let output = output.expect("the program is built with its tests");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("the program writes UTF-8")
+}
+
+/// What must be the same wherever a film is analysed: timings differ, and so do the keys of tokens.
+fn lasting(data: &Value) -> Value {
+    let mut data = data.clone();
+    let object = data.as_object_mut().expect("an object");
+    assert!(object.remove("timing").is_some());
+    object["image"].as_object_mut().expect("an object").remove("dicom");
+    data
+}
+
+#[tokio::test]
+async fn a_film_in_the_folder_is_a_valid_result_at_a_subscriber() {
+    let Some(broker) = plain_broker() else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let daemon = home.start();
+    let bundle = bundle::open();
+
+    let variant = |kind: Kind| (kind.name(), format!("film.{}", kind.name()), film(kind, 1));
+    let mut films = vec![("png", "golden".to_owned(), bundle.golden().to_vec())];
+    films.extend(Kind::ALL.map(variant));
+    for (_, name, bytes) in &films {
+        home.drop_film(name, bytes);
+    }
+    for (.., bytes) in &films {
+        witness.result_of(&sha256(bytes)).await;
+    }
+    assert_eq!(daemon.stopped().code(), Some(0));
+    assert_eq!(witness.events().iter().map(|event| sequence(event)).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+
+    let schemas: Value = serde_json::from_str(&landmarkd(&["schema"], &[])).expect("JSON");
+    for topic in ["status", "info", "result"] {
+        for document in witness.on(topic) {
+            let valid = jsonschema::validate(&schemas[topic], document);
+            assert!(valid.is_ok(), "{topic}: {valid:?} in {document}");
+        }
+    }
+
+    let merged = Merged::read(&home.config(), []).expect("the daemon took it");
+    let config = validate(&merged, &Surroundings::of_process()).expect("the daemon took it").hash();
+    let model = bundle::directory().display().to_string();
+    let paths: Vec<PathBuf> = films.iter().map(|(_, name, _)| home.films().join(name)).collect();
+    let predicted = landmarkd(&["predict", "--json", "--model", &model], &paths);
+    assert_eq!(predicted.lines().count(), films.len());
+    for ((format, name, bytes), line) in films.iter().zip(predicted.lines()) {
+        let film = sha256(bytes);
+        let [event] = witness.results_of(&film).collect::<Vec<_>>()[..] else { panic!("one result of {name}") };
+        let data = &event["data"];
+        assert_eq!(event["id"], sha256(format!("{film}\n{}\n{config}\n", bundle.network_sha256())), "{name}");
+        assert_eq!((&data["image"]["format"], &event["historical"]), (&Value::from(*format), &Value::from(false)));
+
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!((&line["file"], &line["ok"]), (&Value::from(home.films().join(name).to_str()), &Value::from(true)));
+        assert_eq!(lasting(data), lasting(&line["data"]), "{name}");
+
+        // One pixel was changed, and JPEG changes all of them a little.
+        let tolerance_px = if name == "golden" { 0.5 } else { 3.0 };
+        let found = data["landmarks"].as_array().expect("landmarks");
+        assert_eq!(found.len(), bundle.manifest().landmarks.len());
+        for (found, expected) in found.iter().zip(&bundle.manifest().golden.expected_px) {
+            let at = |axis: &str| found[axis].as_f64().expect("a number");
+            let off_px = Point::new(at("x_px"), at("y_px")).distance(*expected);
+            assert!(off_px <= tolerance_px, "{name}: {} is {off_px:.2} px off", found["name"]);
+        }
+        let token = data["image"]["dicom"]["sop_instance"].as_str();
+        assert_eq!(token.map(str::len), (*format == "dicom").then_some(64), "{name}");
+        assert!(!event.to_string().contains(&sop_instance(1)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_killed_at_any_step_publishes_one_event_a_film() {
+    let Some(broker) = plain_broker() else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let mut films = Vec::new();
+    for (number, point) in (0..).zip(crash_point::NAMES) {
+        let bytes = film(Kind::Png, number);
+        let identity = sha256(&bytes);
+        home.drop_film(&format!("{number}.png"), &bytes);
+        assert_eq!(home.start_to_crash_at(point).ended().signal(), Some(SIGKILL), "{point}");
+        let daemon = home.start();
+        // Its result may have been heard before the crash: then the second run must still come to its end.
+        witness.idle(2 * u64::from(number) + 2).await;
+        witness.result_of(&identity).await;
+        assert_eq!(daemon.stopped().code(), Some(0), "after {point}");
+        films.push((identity, point));
+    }
+    // Events are delivered in order, so what the last crash left behind comes before this.
+    let last = film(Kind::Png, 100);
+    home.drop_film("last.png", &last);
+    let daemon = home.start();
+    witness.result_of(&sha256(&last)).await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+    films.push((sha256(&last), "none"));
+
+    for (number, (film, point)) in (1..).zip(&films) {
+        let events: Vec<_> = witness.results_of(film).collect();
+        // Only here the subscriber had the event and the outbox did not know it yet.
+        let times = if *point == "event.acknowledged" { 2 } else { 1 };
+        assert_eq!(events.len(), times, "after a crash at {point}");
+        for event in &events {
+            assert_eq!((&event["id"], sequence(event)), (&events[0]["id"], number), "after a crash at {point}");
+        }
+    }
+    let ids: BTreeSet<_> = witness.events().iter().map(|event| event["id"].as_str()).collect();
+    assert_eq!(ids.len(), films.len());
+    assert_eq!(witness.on("error").count(), 0);
+}
+
+#[tokio::test]
+async fn a_film_that_kills_the_daemon_three_times_is_quarantined_and_others_go_on() {
+    const ATTEMPTS: u32 = 3;
+    let Some(broker) = plain_broker() else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let (deadly, good) = (film(Kind::Png, 0), film(Kind::Png, 1));
+    home.drop_film("deadly.png", &deadly);
+    for attempt in 1..=ATTEMPTS {
+        let status = home.start_to_crash_at("film.analysed").ended();
+        assert_eq!(status.signal(), Some(SIGKILL), "attempt {attempt}");
+    }
+    home.drop_film("good.png", &good);
+    let daemon = home.start();
+    witness.result_of(&sha256(&good)).await;
+    witness.until("the refusal", |witness| witness.on("error").next().is_some()).await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+
+    let [refusal] = witness.on("error").collect::<Vec<_>>()[..] else { panic!("one refusal") };
+    let schemas: Value = serde_json::from_str(&landmarkd(&["schema"], &[])).expect("JSON");
+    assert!(jsonschema::is_valid(&schemas["error"], refusal), "{refusal}");
+    let data = &refusal["data"];
+    assert_eq!((&data["stage"], &data["attempts"]), (&Value::from("crash"), &Value::from(ATTEMPTS)));
+    assert_eq!(data["image_sha256"], sha256(&deadly));
+    assert_eq!(witness.results_of(&sha256(&deadly)).count(), 0);
+    let sequences: BTreeSet<_> = witness.events().iter().map(|event| sequence(event)).collect();
+    assert_eq!(sequences, BTreeSet::from([1, 2]));
+
+    let entry = home.state().join("quarantine").join(sha256(&deadly));
+    assert_eq!(fs::read(entry.join("film")).expect("the bytes are kept"), deadly);
+    let reason = fs::read(entry.join("reason.json")).expect("the reason is kept");
+    let reason: Value = serde_json::from_slice(&reason).expect("JSON");
+    assert_eq!((&reason["stage"], &reason["attempts"]), (&Value::from("crash"), &Value::from(ATTEMPTS)));
+    assert_eq!(fs::read(home.films().join("deadly.png")).expect("the source is left alone"), deadly);
+}
+
+/// Queues results in the state of a daemon that does not run, as if the broker had been away for days.
+fn queue(home: &Home, count: u32) {
+    let topics = Topics::new("clinic", "ceph-1").expect("valid levels");
+    let (store, now) = (Store::open(&home.state(), None).expect("an empty directory"), SystemTime::now());
+    let outbox = Outbox::open(&store).expect("an empty store");
+    let origin = Origin::new(&topics);
+    let tx = store.database().begin_write().expect("writable");
+    for n in 0..count {
+        let film = sha256(n.to_be_bytes());
+        let draft = origin.result(EventId::of_result(&film, "model", "config"), &result(film), now, now);
+        outbox.append(&tx, &draft.expect("small")).expect("writable");
+    }
+    tx.commit().expect("writable");
+}
+
+fn result(film: String) -> FilmResult {
+    let text = |text: &str| text.to_owned();
+    let landmark = |n: u32| LandmarkResult {
+        name: format!("landmark_{n}"),
+        x_px: f64::from(n) / 3.0,
+        y_px: f64::from(n) / 7.0,
+        x_mm: None,
+        y_mm: None,
+        sigma_px: [1.5, 2.5],
+        score: 0.9,
+    };
+    FilmResult {
+        image: ImageInfo {
+            sha256: film,
+            format: text("png"),
+            width_px: 484,
+            height_px: 600,
+            spacing: None,
+            dicom: None,
+        },
+        landmarks: (0..19).map(landmark).collect(),
+        model: ModelInfo { name: text("m"), version: text("1"), sha256: "b".repeat(64), backend: text("tract-cpu") },
+        timing: Timing { decode_ms: 1.0, frame_ms: 2.0, inference_ms: 3.0 },
+    }
+}
+
+#[tokio::test]
+async fn three_hundred_results_survive_the_broker_being_killed_again_and_again() {
+    const RESULTS: usize = 300;
+    let Some(mut broker) = plain_broker() else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    queue(&home, RESULTS as u32);
+    let daemon = home.start();
+    for delivered in [40, 100, 160, 220] {
+        witness.until("results", |witness| witness.on("result").count() >= delivered).await;
+        broker.kill();
+        // Mosquitto acknowledges before it saves (its issue 1855): what it takes for a session that is away may be
+        // lost at the next kill, whatever a publisher does. So the subscriber is back before the daemon is.
+        daemon.signal(Signal::STOP);
+        broker.restart();
+        witness.is_back(&broker).await;
+        let heard = witness.on("result").count();
+        assert!(heard < RESULTS, "the kill after {delivered} came too late: {heard} were there");
+        daemon.signal(Signal::CONT);
+    }
+    let mut seen = BTreeSet::new();
+    witness.until("all results", |witness| distinct(witness).len() == RESULTS).await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+    let first: Vec<u64> =
+        witness.on("result").filter(|event| seen.insert(event["id"].as_str())).map(sequence).collect();
+    assert_eq!(first, (1..=RESULTS as u64).collect::<Vec<_>>());
+}
+
+fn distinct(witness: &Witness) -> BTreeSet<&str> {
+    witness.on("result").filter_map(|event| event["id"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_film_still_being_written_waits_and_then_gives_one_result() {
+    let Some(broker) = plain_broker() else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let daemon = home.start();
+    witness.until("online", |witness| witness.on("status").any(|status| status["folder"] == "watching")).await;
+
+    let mut films = Vec::new();
+    let mut partials = Vec::new();
+    for kind in Kind::ALL {
+        for allocated in [false, true] {
+            for percent in [10, 50, 90, 99] {
+                let bytes = film(kind, films.len() as u32);
+                let name = format!("{percent}-{}.{}", if allocated { "zeros" } else { "cut" }, kind.name());
+                let length = bytes.len() * percent / 100;
+                partials.push(Partial::write(&home.films().join(&name), &bytes, length, allocated));
+                films.push((name, sha256(&bytes)));
+            }
+        }
+    }
+    // The second whole film settles only after the first has its result: by then every partial one was looked at.
+    let whole = [1000, 1001, 1002].map(|number| film(Kind::Png, number));
+    for (number, bytes) in whole[..2].iter().enumerate() {
+        home.drop_film(&format!("whole-{number}.png"), bytes);
+        witness.result_of(&sha256(bytes)).await;
+    }
+    let early: Vec<_> = films.iter().filter(|(_, film)| witness.results_of(film).next().is_some()).collect();
+    assert!(early.is_empty() && witness.events().len() == 2, "published while being written: {early:?}");
+
+    partials.into_iter().for_each(Partial::complete);
+    for (_, film) in &films {
+        witness.result_of(film).await;
+    }
+    home.drop_film("whole-2.png", &whole[2]);
+    witness.result_of(&sha256(&whole[2])).await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+    for (name, film) in &films {
+        assert_eq!(witness.results_of(film).count(), 1, "{name}");
+    }
+    assert_eq!(witness.events().len(), films.len() + whole.len());
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_in_hand_and_loses_nothing() {
+    let Some(broker) = plain_broker() else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let daemon = home.start();
+    let films: Vec<_> = (0..5).map(|number| film(Kind::Jpeg, number)).collect();
+    for (number, bytes) in films.iter().enumerate() {
+        home.drop_film(&format!("{number}.jpg"), bytes);
+    }
+    witness.until("a result", |witness| witness.on("result").next().is_some()).await;
+    let asked = Instant::now();
+    assert_eq!(daemon.stopped().code(), Some(0));
+    assert!(asked.elapsed() < DRAIN, "{:?}", asked.elapsed());
+
+    let state = |status: &Value| status["state"].as_str().expect("a state").to_owned();
+    witness.until("offline", |witness| witness.on("status").last().is_some_and(|s| s["state"] == "offline")).await;
+    let states: Vec<_> = witness.on("status").map(state).collect();
+    assert_eq!(states[states.len() - 2..], ["stopping", "offline"], "{states:?}");
+    let mut late = broker.subscribe("xr/v1/clinic/ceph-1/status", &[]).await;
+    assert_eq!(state(&late.next().await.1), "offline", "it is retained");
+    let before = witness.on("result").count();
+    assert!(before < films.len(), "the stop came after all films");
+
+    let daemon = home.start();
+    for bytes in &films {
+        witness.result_of(&sha256(bytes)).await;
+    }
+    assert_eq!(daemon.stopped().code(), Some(0));
+    assert_eq!(witness.events().iter().map(|event| sequence(event)).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+}

@@ -1,0 +1,176 @@
+//! The real `landmarkd run` as a process, with a folder, a state and a configuration of its own.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::bundle;
+
+/// How long a stop may take, as configured.
+pub(crate) const DRAIN: Duration = Duration::from_secs(20);
+/// Far beyond anything a test waits for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a device owns; it outlives the runs of its daemon.
+pub(crate) struct Home {
+    directory: TempDir,
+}
+
+impl Home {
+    /// A device `ceph-1` of the site `clinic` whose broker listens on this port of the loopback.
+    pub(crate) fn new(port: u16) -> Self {
+        let home = Self { directory: tempfile::tempdir().expect("a temporary folder") };
+        fs::create_dir(home.films()).expect("the folder is ours");
+        let config = format!(
+            "[site]\nname = \"clinic\"\ndevice = \"ceph-1\"\n\
+             [acquisition]\nfolder = {:?}\nsettle_ms = 100\n\
+             [state]\ndirectory = {:?}\n\
+             [model]\ndirectory = {:?}\n\
+             [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nmax_backoff_s = 1\n\
+             [daemon]\ndrain_s = {}\n",
+            home.films(),
+            home.state(),
+            bundle::directory(),
+            DRAIN.as_secs(),
+        );
+        fs::write(home.config(), config).expect("the folder is ours");
+        home
+    }
+
+    /// The acquisition folder.
+    pub(crate) fn films(&self) -> PathBuf {
+        self.path("films")
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// The configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("landmarkd.toml")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Puts a whole film into the folder in one step.
+    pub(crate) fn drop_film(&self, name: &str, bytes: &[u8]) {
+        let partial = self.path(name);
+        fs::write(&partial, bytes).expect("the folder is ours");
+        fs::rename(&partial, self.films().join(name)).expect("one file system");
+    }
+
+    /// Starts the daemon.
+    pub(crate) fn start(&self) -> Daemon {
+        Daemon::start(&self.config(), None)
+    }
+
+    /// Starts a daemon that kills itself with SIGKILL when it reaches a point of `landmarkd::crash_point::NAMES`.
+    pub(crate) fn start_to_crash_at(&self, point: &str) -> Daemon {
+        Daemon::start(&self.config(), Some(point))
+    }
+}
+
+/// A running daemon; dropping it kills it and, in a test that fails, prints what it logged.
+pub(crate) struct Daemon {
+    child: Child,
+    lines: Receiver<String>,
+    log: Vec<String>,
+}
+
+impl Daemon {
+    fn start(config: &Path, crash_point: Option<&str>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_landmarkd"));
+        command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::piped());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LANDMARKD_")) {
+            command.env_remove(name);
+        }
+        command.env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+        if let Some(point) = crash_point {
+            command.env("LANDMARKD_CRASH_POINT", point);
+        }
+        let mut child = command.spawn().expect("the program is built with its tests");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines, log: Vec::new() }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is our child and was not waited for");
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        let start = Instant::now();
+        // Its journal ends with the process.
+        loop {
+            match self.lines.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+                Ok(line) => self.log.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("the daemon did not end within {PATIENCE:?}"),
+            }
+        }
+        self.child.wait().expect("it is our child")
+    }
+
+    /// Asks it to stop and waits until it has ended.
+    pub(crate) fn stopped(self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+        if std::thread::panicking() {
+            self.log.extend(self.lines.iter());
+            let mut out = std::io::stderr().lock();
+            for line in &self.log {
+                let _written = writeln!(out, "landmarkd: {line}");
+            }
+        }
+    }
+}
+
+/// A film that somebody is still writing.
+pub(crate) struct Partial {
+    file: File,
+    rest: Vec<u8>,
+}
+
+impl Partial {
+    /// Writes the first `length` bytes of a film; with `allocated`, the file has its whole length from the start.
+    pub(crate) fn write(path: &Path, film: &[u8], length: usize, allocated: bool) -> Self {
+        let mut file = File::create_new(path).expect("the folder is ours");
+        file.write_all(&film[..length]).expect("there is room");
+        if allocated {
+            file.set_len(film.len() as u64).expect("there is room");
+        }
+        Self { file, rest: film[length..].to_vec() }
+    }
+
+    /// Writes the rest in place and closes the file.
+    pub(crate) fn complete(mut self) {
+        self.file.write_all(&self.rest).expect("there is room");
+    }
+}
