@@ -1,11 +1,20 @@
 //! The command line as a user and a script meet it: exit codes, what is on which stream, the example configuration.
 
+#[path = "support/bundle.rs"]
+mod bundle;
+#[path = "support/films.rs"]
+mod films;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
+use films::{Kind, film, sha256};
 use landmarkd::config::{CONFIG_FILE, ConfigFile, Merged, Surroundings, validate};
+use landmarkd::radiograph::{Limits, decode, network_input};
+use landmarkd::report::FilmResult;
+use serde_json::Value;
 
 const MINIMAL: &str = "[site]\nname = \"clinic\"\ndevice = \"ceph\"\n[acquisition]\nfolder = \"/srv/films\"\n";
 const EXAMPLE: &str = include_str!("../systemd/etc/landmarkd/landmarkd.toml");
@@ -23,7 +32,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("the program writes UTF-8")
 }
 
-fn written(folder: &Path, name: &str, contents: &str) -> String {
+fn written(folder: &Path, name: &str, contents: impl AsRef<[u8]>) -> String {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().expect("a file lies in a folder")).expect("the folder is ours");
     fs::write(&path, contents).expect("the folder is ours");
@@ -43,7 +52,7 @@ fn every_way_to_end_has_its_exit_code() {
         (vec!["frobnicate"], 64),
         (vec!["predict"], 64),
         (vec!["predict", "--pixel-spacing", "-1", "x.png"], 64),
-        (vec!["predict", "--threads", "0", "x.png"], 64),
+        (vec!["predict", "--pixel-spacing", "0", "x.png"], 64),
         (vec!["predict", "--model", &none, "x.png"], 66),
         (vec!["bench", "--model", &none, &none], 66),
         (vec!["demo", "--model", &none], 66),
@@ -170,4 +179,72 @@ fn a_reader_that_leaves_early_is_no_error_message() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn predict_answers_each_film_in_its_place_and_a_bad_one_stops_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = bundle::directory().display().to_string();
+    let (first, last) = (film(Kind::Jpeg, 1), film(Kind::Dicom, 2));
+    let files = [
+        written(folder.path(), "first.jpg", &first),
+        written(folder.path(), "cut.png", &film(Kind::Png, 3)[..5000]),
+        folder.path().join("missing.png").display().to_string(),
+        written(folder.path(), "last", &last),
+    ];
+    let output = landmarkd(&["predict", "--json", "--model", &model]).args(&files).output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(65), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    let lines: Vec<Value> =
+        printed.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect();
+    assert_eq!(lines.iter().map(|line| &line["file"]).collect::<Vec<_>>(), files.each_ref().map(|f| f.as_str()));
+
+    let members = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<BTreeSet<_>>();
+    let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+    let landmarks = bundle::open().manifest().landmarks.len();
+    for (line, bytes) in [(&lines[0], &first), (&lines[3], &last)] {
+        assert_eq!((members(line), &line["ok"]), (named(&["file", "ok", "data"]), &Value::from(true)));
+        let data: FilmResult = serde_json::from_value(line["data"].clone()).expect("the data of a result event");
+        assert_eq!((data.image.sha256, data.landmarks.len()), (sha256(bytes), landmarks));
+    }
+    for (line, stage) in [(&lines[1], "decode"), (&lines[2], "read")] {
+        assert_eq!((members(line), &line["ok"]), (named(&["file", "ok", "error"]), &Value::from(false)));
+        assert_eq!(members(&line["error"]), named(&["stage", "message"]));
+        assert_eq!(line["error"]["stage"], stage);
+    }
+}
+
+#[test]
+fn the_written_frame_is_what_the_network_saw() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = bundle::directory().display().to_string();
+    let frames = folder.path().join("frames");
+    let films = Kind::ALL.map(|kind| (kind.name(), film(kind, 1)));
+    let files = films.each_ref().map(|(name, bytes)| written(folder.path(), &format!("{name}.film"), bytes));
+    let mut command = landmarkd(&["predict", "--json", "--model", &model, "--frame", &frames.display().to_string()]);
+    command.args(&files).assert().code(0);
+    for (name, bytes) in &films {
+        let written = image::open(frames.join(format!("{name}.png"))).expect("one picture a film");
+        let radiograph = decode(bytes, &Limits::default()).expect("a film");
+        let input = network_input(&radiograph, bundle::open().manifest().network.frame);
+        assert_eq!(written.color(), image::ColorType::L8, "{name}");
+        assert_eq!((written.width(), written.height()), (input.size.width, input.size.height), "{name}");
+        assert_eq!(written.into_luma8().into_raw(), input.pixels, "{name}");
+    }
+}
+
+#[test]
+fn the_demo_shows_the_whole_way_and_ends() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = bundle::directory().display().to_string();
+    let overlay = folder.path().join("overlay.png");
+    let mut command = landmarkd(&["demo", "--model", &model, "--overlay", &overlay.display().to_string()]);
+    let output = command.output().expect("the program runs");
+    let told = text(&output.stdout);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{told}");
+    for part in ["received:", "xr/v1/demo/here/result", "org.landmarkd.film.result.v1", "sella"] {
+        assert!(told.contains(part), "{part} in\n{told}");
+    }
+    let size = bundle::open().manifest().golden.size;
+    assert!(image::open(overlay).is_ok_and(|picture| picture.width() >= size.width && picture.height() >= size.height));
 }
