@@ -102,6 +102,8 @@ pub struct MqttSettings {
     pub client_id: String,
     /// Absent: plain TCP, for loopback only unless `allow_plaintext`.
     pub tls: Option<TlsSettings>,
+    /// Plain TCP to other hosts: results and the password can be read on the way.
+    pub allow_plaintext: bool,
     /// Absent: anonymous.
     pub credentials: Option<CredentialSettings>,
     /// MQTT keep-alive (R24).
