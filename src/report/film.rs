@@ -1,7 +1,4 @@
-//! The published documents: pure data and its JSON form, nothing about how it travels.
-//!
-//! A result or a refusal is a CloudEvents 1.0 event in structured JSON; its `data` is [`FilmResult`] or [`FilmError`].
-//! The JSON Schema of both is generated from these types (`landmarkd schema`).
+//! The `data` of an event: what was found on a film, or why it was refused.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,204 @@
+//! The retained documents: how the device is, and what it is.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ModelInfo;
+
+/// How the device is (R26): retained on the `status` topic, published again at every connection, and the last will.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// The one word.
+    pub state: ServiceState,
+    /// Why it is not `online`, in a fixed order.
+    pub reasons: BTreeSet<Reason>,
+    /// Which run of the daemon speaks: `<epoch>-<number of the start>`.
+    pub boot_id: String,
+    /// The how-manieth connection of this run speaks; the last will carries the same number, so a late will of an
+    /// older connection can be told from the present state.
+    pub session: u64,
+    /// When this was said, RFC 3339; of a last will, when the connection was made.
+    pub time: String,
+    /// The daemon's version.
+    pub version: String,
+    /// SHA-256 of the serving network, hexadecimal; absent until a model serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_sha256: Option<String>,
+    /// What computes ("tract-cpu"); absent until a model serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Events that wait for the broker.
+    pub queue_length: u64,
+    /// The watched folder.
+    pub folder: FolderState,
+    /// When the last film was finished, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_film: Option<String>,
+}
+
+/// The state in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// Films are read and results delivered.
+    Online,
+    /// The daemon works, but `reasons` keep films or results waiting.
+    Degraded,
+    /// A stop was asked for; what is in hand is being finished.
+    Stopping,
+    /// The daemon has stopped or cannot be reached.
+    Offline,
+}
+
+/// Why a device is degraded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The watched folder is away (R16).
+    FolderMissing,
+    /// The file system of the state directory is nearly full (R41).
+    DiskLow,
+    /// No model serves.
+    ModelUnavailable,
+    /// The broker takes results but nobody is subscribed (R19).
+    NoSubscriber,
+    /// The broker refuses a topic (R18).
+    Rejected,
+}
+
+/// What is known of the watched folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FolderState {
+    /// Not looked at yet.
+    #[default]
+    Unknown,
+    /// Watched through inotify and rescanned.
+    Watching,
+    /// Scanned periodically: a network file system tells nothing (R3).
+    Polling,
+    /// Away.
+    Missing,
+}
+
+/// What the daemon knows of itself; with a [`Session`] it becomes a [`Status`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Condition {
+    /// What keeps films waiting; the publisher adds what keeps results waiting.
+    pub reasons: BTreeSet<Reason>,
+    /// The serving model.
+    pub model: Option<ModelInfo>,
+    /// The watched folder.
+    pub folder: FolderState,
+    /// When the last film was finished.
+    pub last_film: Option<SystemTime>,
+}
+
+/// One connection to the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Which run of the daemon.
+    pub boot_id: String,
+    /// Which connection of this run, from 1.
+    pub number: u64,
+}
+
+impl Status {
+    /// The status at `now`, with what the publisher adds: its own `reasons` and the length of the queue.
+    ///
+    /// The state is `online` without reasons and `degraded` with any; a stop overrides it with [`Status::with_state`].
+    #[must_use]
+    pub fn new(
+        condition: &Condition,
+        session: &Session,
+        reasons: impl IntoIterator<Item = Reason>,
+        queue_length: u64,
+        now: SystemTime,
+    ) -> Self {
+        let reasons: BTreeSet<Reason> = condition.reasons.iter().copied().chain(reasons).collect();
+        Self {
+            state: if reasons.is_empty() { ServiceState::Online } else { ServiceState::Degraded },
+            reasons,
+            boot_id: session.boot_id.clone(),
+            session: session.number,
+            time: rfc3339(now),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model_sha256: condition.model.as_ref().map(|model| model.sha256.clone()),
+            backend: condition.model.as_ref().map(|model| model.backend.clone()),
+            queue_length,
+            folder: condition.folder,
+            last_film: condition.last_film.map(rfc3339),
+        }
+    }
+
+    /// The same with another word for it.
+    #[must_use]
+    pub fn with_state(self, state: ServiceState) -> Self {
+        Self { state, ..self }
+    }
+}
+
+/// What the device is: retained on the `info` topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Info {
+    /// The daemon's version.
+    pub version: String,
+    /// The site, as in the topic.
+    pub site: String,
+    /// The device, as in the topic.
+    pub device: String,
+    /// The state directory's random id: sequence numbers count within it (R28).
+    pub epoch: String,
+    /// The serving model.
+    pub model: ModelInfo,
+    /// The names of the landmarks of a result, in order.
+    pub landmarks: Vec<String>,
+}
+
+/// UTC with milliseconds, RFC 3339.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn session() -> Session {
+        Session { boot_id: "0123-7".to_owned(), number: 3 }
+    }
+
+    #[test]
+    fn a_reason_of_either_side_degrades() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut condition = Condition::default();
+        assert_eq!(Status::new(&condition, &session(), [], 0, now).state, ServiceState::Online);
+        assert_eq!(Status::new(&condition, &session(), [Reason::Rejected], 0, now).state, ServiceState::Degraded);
+        condition.reasons.insert(Reason::FolderMissing);
+        let status = Status::new(&condition, &session(), [Reason::NoSubscriber], 4, now);
+        assert_eq!(status.state, ServiceState::Degraded);
+        assert_eq!(status.reasons.into_iter().collect::<Vec<_>>(), [Reason::FolderMissing, Reason::NoSubscriber]);
+    }
+
+    #[test]
+    fn the_document_is_the_one_subscribers_were_told() {
+        let condition = Condition {
+            last_film: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500)),
+            folder: FolderState::Watching,
+            ..Condition::default()
+        };
+        let status = Status::new(&condition, &session(), [Reason::NoSubscriber], 2, SystemTime::UNIX_EPOCH);
+        let expected = serde_json::json!({
+            "state": "degraded", "reasons": ["no_subscriber"], "boot_id": "0123-7", "session": 3,
+            "time": "1970-01-01T00:00:00.000Z", "version": env!("CARGO_PKG_VERSION"), "queue_length": 2,
+            "folder": "watching", "last_film": "1970-01-01T00:00:01.500Z",
+        });
+        assert_eq!(serde_json::to_value(status).expect("serializable"), expected);
+    }
+}
