@@ -16,5 +16,7 @@ pub mod network;
 pub mod outbox;
 pub mod radiograph;
 pub mod report;
+pub mod secret;
+pub mod store;
 #[cfg(feature = "train")]
 pub mod train;
