@@ -1,0 +1,92 @@
+//! The stored form of a queued event: a version byte, a fixed header, the event's text.
+//!
+//! ```text
+//! byte 0       format, 1
+//! byte 1..33   event id
+//! byte 33..41  acquisition, milliseconds since 1970, signed, little endian
+//! byte 41..    the event's JSON text without sequence, epoch and historical
+//! ```
+
+use std::time::{Duration, SystemTime};
+
+use super::OutboxError;
+use crate::report::{Draft, EventId, EventKind};
+
+const FORMAT: u8 = 1;
+const HEADER_BYTES: usize = 41;
+
+/// The bytes to store for `draft`; its kind and sequence are the key.
+pub(super) fn encode(draft: &Draft) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + draft.body.len());
+    bytes.push(FORMAT);
+    bytes.extend_from_slice(draft.id.as_bytes());
+    bytes.extend_from_slice(&millis(draft.acquired).to_le_bytes());
+    bytes.extend_from_slice(&draft.body);
+    bytes
+}
+
+/// The draft that was stored under `sequence`.
+pub(super) fn decode(kind: EventKind, sequence: u64, bytes: &[u8]) -> Result<Draft, OutboxError> {
+    match bytes.first() {
+        Some(&FORMAT) => {}
+        found => return Err(OutboxError::Format { sequence, expected: FORMAT, found: found.copied() }),
+    }
+    let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(OutboxError::Cut { sequence })?;
+    let (id, acquired) = header[1..].split_first_chunk::<32>().ok_or(OutboxError::Cut { sequence })?;
+    let acquired = acquired.first_chunk::<8>().ok_or(OutboxError::Cut { sequence })?;
+    Ok(Draft {
+        kind,
+        id: EventId::from_bytes(*id),
+        acquired: from_millis(i64::from_le_bytes(*acquired)),
+        body: body.to_vec(),
+    })
+}
+
+/// Saturates some 292 million years from 1970.
+fn millis(time: SystemTime) -> i64 {
+    let clamped = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => clamped(after),
+        Err(before) => -clamped(before.duration()),
+    }
+}
+
+fn from_millis(millis: i64) -> SystemTime {
+    let distance = Duration::from_millis(millis.unsigned_abs());
+    let time = if millis < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    };
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(acquired: SystemTime) -> Draft {
+        let id = EventId::of_result("a", "b", "c");
+        Draft { kind: EventKind::Result, id, acquired, body: br#"{"data":{}}"#.to_vec() }
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        for ms in [0, 1, -1, 1_700_000_000_123, -62_135_596_800_000] {
+            let draft = draft(from_millis(ms));
+            assert_eq!(decode(EventKind::Result, 1, &encode(&draft)).expect("ours"), draft, "{ms}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_format_or_a_cut_one_is_refused() {
+        let whole = encode(&draft(SystemTime::UNIX_EPOCH));
+        let mut newer = whole.clone();
+        newer[0] = 2;
+        let error = decode(EventKind::Result, 7, &newer).expect_err("newer");
+        assert!(matches!(error, OutboxError::Format { sequence: 7, expected: 1, found: Some(2) }), "{error}");
+        for cut in 0..HEADER_BYTES {
+            assert!(decode(EventKind::Result, 7, &whole[..cut]).is_err(), "{cut}");
+        }
+    }
+}
