@@ -1,1 +1,28 @@
-//! The broker: connection, publisher, backoff.
+//! The broker: one MQTT 5 connection that empties the outbox and tells how the device is.
+//!
+//! ```text
+//!  outbox ──► publisher ──► link (rumqttc) ──► broker
+//!    ▲           │ delivery: the rules            │
+//!    └───────────┴◄──────── PUBACK and its reason ┘
+//! ```
+//!
+//! rumqttc is used as a pipe, never as a queue: one packet is under way at a time, a connection that fails is thrown
+//! away with its client, and what was not acknowledged is read from the outbox again. The outbox is the only thing the
+//! publisher shares with the rest of the daemon, so a broker that hangs keeps no film waiting (R23).
+
+mod backoff;
+mod delivery;
+mod link;
+pub mod loopback_broker;
+mod options;
+mod publisher;
+mod seldom;
+mod session;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use delivery::Hold;
+pub use options::check;
+pub use publisher::{LinkState, MqttError, Publisher};
+pub use tls::TlsError;

@@ -1,0 +1,123 @@
+//! What the daemon gives the publisher and what it gets back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::TlsError;
+use super::delivery::Hold;
+use super::session::Work;
+use crate::config::MqttSettings;
+use crate::disposition::Disposition;
+use crate::outbox::{Outbox, OutboxError};
+use crate::report::{Condition, Info, Topics};
+use crate::secret::SecretError;
+
+/// Everything the publisher needs; [`run`](Self::run) consumes it.
+#[derive(Debug)]
+pub struct Publisher {
+    /// The broker and how to reach it.
+    pub settings: MqttSettings,
+    /// Hold a result that the broker accepted but no subscriber took (R19).
+    pub require_subscriber: bool,
+    /// A result published later than this after acquisition is historical (R29).
+    pub fresh: Duration,
+    /// Where each document goes.
+    pub topics: Topics,
+    /// Which run of the daemon speaks.
+    pub boot_id: String,
+    /// What the device is.
+    pub info: Info,
+    /// What is to be delivered.
+    pub outbox: Arc<Outbox>,
+}
+
+/// How the connection is, for the daemon's own eyes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkState {
+    /// Whether the broker has accepted us.
+    pub connected: bool,
+    /// How often a connection was tried since the start.
+    pub session: u64,
+    /// Why the last connection ended or was not made; `None` while one is up.
+    pub error: Option<String>,
+    /// Why events wait although the broker is there.
+    pub hold: Option<Hold>,
+}
+
+/// Why nothing can be published.
+#[derive(Debug, thiserror::Error)]
+pub enum MqttError {
+    /// Results would travel in the clear.
+    #[error("mqtt.host = {host:?} is another machine and mqtt.tls is not set: set it, or mqtt.allow_plaintext = true")]
+    Plaintext {
+        /// The host.
+        host: String,
+    },
+    /// The keep-alive cannot be kept.
+    #[error("mqtt.keep_alive = {found:?} must be 5 s to 65535 s")]
+    KeepAlive {
+        /// What was configured.
+        found: Duration,
+    },
+    /// The settings of TLS cannot be used.
+    #[error("mqtt.tls cannot be used")]
+    Tls(#[from] TlsError),
+    /// The password cannot be had.
+    #[error("no password for the broker")]
+    Password(#[from] SecretError),
+    /// The queue cannot go on.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+}
+
+impl MqttError {
+    /// Settings are fatal when they are checked at the start; later, files can come back.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Plaintext { .. } | Self::KeepAlive { .. } => Disposition::Fatal,
+            Self::Tls(_) | Self::Password(_) => Disposition::Retry,
+            Self::Outbox(error) => error.disposition(),
+        }
+    }
+}
+
+impl Publisher {
+    /// Publishes until `shutdown`, then gives every waiting event one more try, at most for `drain`, says goodbye and
+    /// disconnects. Cancel `shutdown` when nothing will be appended any more.
+    ///
+    /// A broker that is away or refuses is never an error: it is tried again, and `link` tells.
+    ///
+    /// # Errors
+    /// When the outbox cannot be read or written. Nothing is lost by it: what was not acknowledged is still queued.
+    pub async fn run(
+        self,
+        condition: watch::Receiver<Condition>,
+        link: watch::Sender<LinkState>,
+        shutdown: CancellationToken,
+        drain: Duration,
+    ) -> Result<(), MqttError> {
+        let outbox = Arc::clone(&self.outbox);
+        let mut work = Work::new(self, condition, link, shutdown.clone());
+        let deadline = async {
+            shutdown.cancelled().await;
+            sleep(drain).await;
+        };
+        tokio::select! {
+            ended = work.connect_and_serve() => ended?,
+            () = deadline => {}
+        }
+        work.ended();
+        outbox.save()?;
+        let waiting = outbox.len()?;
+        if waiting > 0 {
+            warn!("{waiting} events stay in the outbox; they are delivered after the next start");
+        }
+        Ok(())
+    }
+}

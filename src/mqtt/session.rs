@@ -1,0 +1,403 @@
+//! The publisher at work: empties the outbox into the broker and keeps the retained documents true, connection after
+//! connection.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rumqttc::v5::mqttbytes::v5::PubAckReason;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::backoff::Backoff;
+use super::delivery::{Delivery, Hold, Lane, Policy, Verdict};
+use super::link::{Link, Message, Signal};
+use super::options::options;
+use super::seldom::Seldom;
+use super::{LinkState, MqttError, Publisher};
+use crate::config::MqttSettings;
+use crate::outbox::{Head, Outbox, OutboxError};
+use crate::report::{CONTENT_TYPE, Channel, Condition, EventKind, Reason, ServiceState, Session, Status};
+
+/// First pause between attempts to connect (R25).
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// MQTT 5.0 reason code 149, Packet too large: what we find ourselves before a broker would.
+const PACKET_TOO_LARGE: u8 = 149;
+
+/// How a connection ended.
+enum End {
+    Lost(String),
+    Stopped,
+}
+
+/// How far the stop is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Every waiting event gets one more try.
+    Draining,
+    /// The last status is on its way.
+    Leaving,
+}
+
+/// The publisher at work.
+pub(super) struct Work {
+    publisher: Publisher,
+    condition: watch::Receiver<Condition>,
+    condition_ended: bool,
+    link_state: watch::Sender<LinkState>,
+    shutdown: CancellationToken,
+    phase: Phase,
+    session: u64,
+    delivery: Delivery,
+    backoff: Backoff,
+    /// The oldest result and the oldest error.
+    heads: [Option<Head>; 2],
+    /// The length of the queue that the last published status told.
+    told_length: u64,
+    seldom: Seldom,
+}
+
+impl Work {
+    pub(super) fn new(
+        publisher: Publisher,
+        condition: watch::Receiver<Condition>,
+        link_state: watch::Sender<LinkState>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let policy = Policy {
+            require_subscriber: publisher.require_subscriber,
+            ack_timeout: publisher.settings.ack_timeout,
+            max_backoff: publisher.settings.max_backoff,
+        };
+        let seed = seed(&publisher.boot_id);
+        Self {
+            delivery: Delivery::new(policy, seed),
+            backoff: Backoff::new(RECONNECT_PAUSE, publisher.settings.max_backoff, seed),
+            publisher,
+            condition,
+            condition_ended: false,
+            link_state,
+            shutdown,
+            phase: Phase::Running,
+            session: 0,
+            heads: [None, None],
+            told_length: 0,
+            seldom: Seldom::default(),
+        }
+    }
+
+    /// Connects and delivers until the stop is complete.
+    pub(super) async fn connect_and_serve(&mut self) -> Result<(), MqttError> {
+        loop {
+            let last_try = self.shutdown.is_cancelled();
+            let reason = match self.connect().await {
+                Ok(mut link) => match self.serve(&mut link).await? {
+                    End::Stopped => {
+                        link.close().await;
+                        return Ok(());
+                    }
+                    End::Lost(reason) => reason,
+                },
+                Err(reason) => reason,
+            };
+            self.lost(reason);
+            if last_try {
+                return Ok(());
+            }
+            tokio::select! {
+                () = sleep(self.backoff.pause()) => {}
+                () = self.shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    /// Nobody works any more.
+    pub(super) fn ended(&self) {
+        self.link_state.send_modify(|state| state.connected = false);
+    }
+
+    async fn connect(&mut self) -> Result<Link, String> {
+        self.session += 1;
+        let will = (self.topic(Lane::Status), to_json(&self.status().with_state(ServiceState::Offline)));
+        let options = options(&self.publisher.settings, Some(will)).map_err(|error| chain(&error))?;
+        let link = Link::open(options).await?;
+        let MqttSettings { host, port, .. } = &self.publisher.settings;
+        info!("connected to the broker at {host}:{port}, session {}", self.session);
+        Ok(link)
+    }
+
+    fn lost(&mut self, reason: String) {
+        if self.seldom.may_say(&reason, Instant::now()) {
+            let MqttSettings { host, port, .. } = &self.publisher.settings;
+            warn!("no connection to the broker at {host}:{port}: {reason}; results wait in the outbox");
+        }
+        let hold = self.delivery.holds().next();
+        let session = self.session;
+        self.link_state.send_replace(LinkState { connected: false, session, error: Some(reason), hold });
+    }
+
+    /// Sends what is due and waits for what happens, until the connection is lost or the stop complete.
+    async fn serve(&mut self, link: &mut Link) -> Result<End, MqttError> {
+        self.delivery.connected(Instant::now());
+        self.heads = [None, None];
+        self.look()?;
+        self.tell_link_state();
+        let shutdown = self.shutdown.clone();
+        let outbox = Arc::clone(&self.publisher.outbox);
+        loop {
+            if let Some(end) = self.send_what_is_due(link).await? {
+                return Ok(end);
+            }
+            let wake_at = self.delivery.wake_at();
+            tokio::select! {
+                signal = link.signal() => match signal {
+                    Signal::Acknowledged(reason) => self.acknowledged(reason).await?,
+                    Signal::Lost(reason) => return Ok(End::Lost(reason)),
+                },
+                () = outbox.appended(), if self.phase != Phase::Leaving => self.look()?,
+                changed = self.condition.changed(), if !self.condition_ended => {
+                    self.condition_ended = changed.is_err();
+                    self.delivery.set_due(Lane::Status, true);
+                }
+                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
+                    if self.delivery.is_stalled(Instant::now()) {
+                        let timeout = self.publisher.settings.ack_timeout;
+                        return Ok(End::Lost(format!("no PUBACK within {}", humantime::format_duration(timeout))));
+                    }
+                }
+                () = shutdown.cancelled(), if self.phase == Phase::Running => {
+                    self.phase = Phase::Draining;
+                    self.delivery.release(Instant::now());
+                    self.delivery.set_due(Lane::Status, true);
+                }
+            }
+        }
+    }
+
+    /// Hands the next packet to the connection, if one is due; yields the end when the last has been acknowledged.
+    async fn send_what_is_due(&mut self, link: &Link) -> Result<Option<End>, MqttError> {
+        while !self.delivery.is_waiting() {
+            let Some(lane) = self.delivery.next(self.older(), Instant::now()) else {
+                match self.phase {
+                    Phase::Running => return Ok(None),
+                    Phase::Leaving => return Ok(Some(End::Stopped)),
+                    Phase::Draining => {
+                        self.phase = Phase::Leaving;
+                        for lane in [Lane::Info, Lane::Result, Lane::Error] {
+                            self.delivery.set_due(lane, false);
+                        }
+                        self.delivery.set_due(Lane::Status, true);
+                        continue;
+                    }
+                }
+            };
+            let Some(message) = self.message(lane)? else {
+                self.delivery.set_due(lane, false);
+                continue;
+            };
+            let own = self.publisher.settings.max_packet_bytes;
+            let limit = link.max_packet_bytes().map_or(own, |broker| broker.min(own));
+            let found = message.wire_bytes();
+            if found > limit as usize {
+                self.too_large(lane, found, limit).await?;
+                continue;
+            }
+            if !link.publish(message) {
+                return Ok(Some(End::Lost("the connection takes nothing".to_owned())));
+            }
+            self.delivery.sent(lane, Instant::now());
+        }
+        Ok(None)
+    }
+
+    fn message(&mut self, lane: Lane) -> Result<Option<Message>, MqttError> {
+        let (retain, content_type, payload) = match lane {
+            Lane::Status => {
+                self.told_length = self.publisher.outbox.len()?;
+                let status = match self.phase {
+                    Phase::Running => self.status(),
+                    Phase::Draining => self.status().with_state(ServiceState::Stopping),
+                    Phase::Leaving => self.status().with_state(ServiceState::Offline),
+                };
+                (true, "application/json", to_json(&status))
+            }
+            Lane::Info => (true, "application/json", to_json(&self.publisher.info)),
+            Lane::Result | Lane::Error => {
+                let Some(head) = &self.heads[slot(lane)] else {
+                    return Ok(None);
+                };
+                let historical = head.draft.is_historical(self.publisher.fresh, SystemTime::now());
+                let payload = head.draft.publish(head.sequence, self.publisher.outbox.epoch(), historical);
+                (false, CONTENT_TYPE, payload)
+            }
+        };
+        Ok(Some(Message { topic: self.topic(lane), retain, content_type, payload }))
+    }
+
+    /// A packet that the broker would not take (R22): a result becomes a refusal, anything else waits for a broker
+    /// that takes more.
+    async fn too_large(&mut self, lane: Lane, found: usize, limit: u32) -> Result<(), MqttError> {
+        let reason = format!("the message has {found} bytes, the broker takes {limit}");
+        let head = if lane == Lane::Result { self.heads[slot(lane)].take() } else { None };
+        if let Some(Head { sequence, .. }) = head {
+            error!("event {sequence} goes to the quarantine: {reason}");
+            let refusal = reason.clone();
+            self.write(move |outbox| outbox.refuse(EventKind::Result, sequence, &refusal, SystemTime::now())).await?;
+            return self.look();
+        }
+        let before = self.reasons();
+        let now = Instant::now();
+        self.delivery.refused(lane, PACKET_TOO_LARGE, now);
+        self.tell_hold(lane, Hold::Rejected { code: PACKET_TOO_LARGE }, now);
+        self.tell_changes(&before);
+        Ok(())
+    }
+
+    async fn acknowledged(&mut self, reason: PubAckReason) -> Result<(), MqttError> {
+        let before = self.reasons();
+        let now = Instant::now();
+        // A broker that answers is one to come back to at once.
+        self.backoff.reset();
+        match self.delivery.acknowledged(reason, now) {
+            Verdict::Delivered(lane @ (Lane::Result | Lane::Error)) => {
+                if let Some(Head { sequence, draft }) = self.heads[slot(lane)].take() {
+                    self.write(move |outbox| outbox.acknowledge(draft.kind, sequence)).await?;
+                    debug!("event {sequence} is delivered");
+                }
+                self.look()?;
+            }
+            Verdict::Delivered(Lane::Status | Lane::Info) => {}
+            Verdict::Held(lane, hold) => self.tell_hold(lane, hold, now),
+            Verdict::Unasked => warn!("the broker acknowledged what was not sent"),
+        }
+        self.tell_changes(&before);
+        Ok(())
+    }
+
+    fn tell_hold(&mut self, lane: Lane, hold: Hold, now: Instant) {
+        let topic = self.topic(lane);
+        match hold {
+            Hold::Rejected { code } => {
+                let cause = format!("the broker refuses {topic} with reason code {code}");
+                if self.seldom.may_say(&cause, now) {
+                    error!("{cause}: check its access list and limits; what waits for it is kept");
+                }
+            }
+            Hold::NoSubscriber { alarm: false } => {
+                let cause = format!("nobody is subscribed to {topic}");
+                if self.seldom.may_say(&cause, now) {
+                    warn!("{cause}: results wait until somebody is");
+                }
+            }
+            Hold::NoSubscriber { alarm: true } => {
+                let cause = format!("nobody has been subscribed to {topic} for a minute");
+                if self.seldom.may_say(&cause, now) {
+                    error!("{cause}: start a subscriber, or set result.require_subscriber = false");
+                }
+            }
+        }
+    }
+
+    /// Reads the heads that are not known, and what follows from there being one or none.
+    fn look(&mut self) -> Result<(), MqttError> {
+        for (lane, kind) in [(Lane::Result, EventKind::Result), (Lane::Error, EventKind::Error)] {
+            let head = &mut self.heads[slot(lane)];
+            if head.is_none() {
+                *head = self.publisher.outbox.head(kind)?;
+            }
+            self.delivery.set_due(lane, head.is_some() && self.phase != Phase::Leaving);
+        }
+        if self.told_length > 0 && self.heads.iter().all(Option::is_none) {
+            self.delivery.set_due(Lane::Status, true);
+        }
+        Ok(())
+    }
+
+    /// Changes the outbox on a thread that may wait for the disk.
+    async fn write(
+        &self,
+        change: impl FnOnce(&Outbox) -> Result<(), OutboxError> + Send + 'static,
+    ) -> Result<(), MqttError> {
+        let outbox = Arc::clone(&self.publisher.outbox);
+        match tokio::task::spawn_blocking(move || change(&outbox)).await {
+            Ok(changed) => Ok(changed?),
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going away: the event is still queued, and the next start delivers it again.
+                Err(_) => Ok(()),
+            },
+        }
+    }
+
+    /// Which of the two heads has the lower number.
+    fn older(&self) -> Lane {
+        match &self.heads {
+            [Some(result), Some(error)] if error.sequence < result.sequence => Lane::Error,
+            _ => Lane::Result,
+        }
+    }
+
+    fn topic(&self, lane: Lane) -> String {
+        self.publisher.topics.name(match lane {
+            Lane::Status => Channel::Status,
+            Lane::Info => Channel::Info,
+            Lane::Result => Channel::Result,
+            Lane::Error => Channel::Error,
+        })
+    }
+
+    fn status(&self) -> Status {
+        let session = Session { boot_id: self.publisher.boot_id.clone(), number: self.session };
+        let condition = self.condition.borrow();
+        Status::new(&condition, &session, self.reasons(), self.told_length, SystemTime::now())
+    }
+
+    fn reasons(&self) -> BTreeSet<Reason> {
+        self.delivery.holds().map(Hold::reason).collect()
+    }
+
+    /// Tells what became of the holds: the daemon always, subscribers when the reasons differ from `before`.
+    fn tell_changes(&mut self, before: &BTreeSet<Reason>) {
+        if self.reasons() != *before {
+            self.delivery.set_due(Lane::Status, true);
+        }
+        self.tell_link_state();
+    }
+
+    fn tell_link_state(&self) {
+        let hold = self.delivery.holds().next();
+        self.link_state.send_replace(LinkState { connected: true, session: self.session, error: None, hold });
+    }
+}
+
+const fn slot(lane: Lane) -> usize {
+    match lane {
+        Lane::Error => 1,
+        _ => 0,
+    }
+}
+
+/// Every run of every device draws its own pauses.
+fn seed(boot_id: &str) -> u64 {
+    Sha256::digest(boot_id).iter().take(8).fold(0, |seed, &byte| (seed << 8) | u64::from(byte))
+}
+
+fn to_json(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("the documents have string keys only")
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}
