@@ -244,9 +244,14 @@ fn explain(path: &Path, error: impl Into<Unusable>) -> StoreError {
         Unusable::Format(found) => StoreError::Format { path, expected: FORMAT, found },
         Unusable::Missing(name) => StoreError::Damaged { path, reason: format!("it has no {name}") },
         Unusable::Redb(redb::Error::DatabaseAlreadyOpen) => StoreError::InUse { path },
-        Unusable::Redb(redb::Error::Io(source)) => StoreError::Io { path, source },
+        Unusable::Redb(redb::Error::Io(source)) if !is_about_content(&source) => StoreError::Io { path, source },
         Unusable::Redb(error) => StoreError::Damaged { path, reason: error.to_string() },
     }
+}
+
+/// redb tells some damage as an I/O error of these kinds.
+fn is_about_content(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], redb::Error> {

@@ -97,8 +97,9 @@ struct Held {
 }
 
 impl LaneState {
-    /// Holds the lane for `pause`; a hold for the same reason counts from its beginning.
+    /// Holds the lane for `pause`, then it is due; a hold for the same reason counts from its beginning.
     fn hold(&mut self, hold: Hold, pause: Duration, now: Instant) {
+        self.due = true;
         let same = self.held.filter(|held| held.hold.reason() == hold.reason());
         self.held = Some(Held { hold, since: same.map_or(now, |held| held.since), until: now + pause });
     }
@@ -156,8 +157,9 @@ impl Delivery {
         })
     }
 
-    /// A packet of this lane was handed to the connection.
+    /// A packet of this lane was handed to the connection. What becomes due while it is under way is sent after it.
     pub(super) const fn sent(&mut self, lane: Lane, now: Instant) {
+        self.set_due(lane, false);
         self.under_way = Some((lane, now));
     }
 
@@ -179,7 +181,6 @@ impl Delivery {
         };
         let Some((hold, pause)) = hold else {
             state.held = None;
-            state.due = false;
             state.no_subscriber.reset();
             state.rejected.reset();
             return Verdict::Delivered(lane);
@@ -342,6 +343,17 @@ mod tests {
         assert_eq!(delivery.holds().count(), 0);
         let again = answered(&mut delivery, PubAckReason::NoMatchingSubscribers, later);
         assert_eq!(again, Verdict::Held(Lane::Result, Hold::NoSubscriber { alarm: false }));
+    }
+
+    #[test]
+    fn a_status_that_changes_under_way_is_sent_again() {
+        let now = Instant::now();
+        let mut delivery = settled(true, now);
+        delivery.set_due(Lane::Status, true);
+        delivery.sent(Lane::Status, now);
+        delivery.set_due(Lane::Status, true);
+        delivery.acknowledged(PubAckReason::Success, now);
+        assert_eq!(delivery.next(Lane::Result, now), Some(Lane::Status));
     }
 
     #[test]

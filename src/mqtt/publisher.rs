@@ -113,6 +113,7 @@ impl Publisher {
             () = deadline => {}
         }
         work.ended();
+        outbox.save()?;
         let waiting = outbox.len()?;
         if waiting > 0 {
             warn!("{waiting} events stay in the outbox; they are delivered after the next start");

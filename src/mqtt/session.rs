@@ -251,9 +251,11 @@ impl Work {
             self.write(move |outbox| outbox.refuse(EventKind::Result, sequence, &refusal, SystemTime::now())).await?;
             return self.look();
         }
+        let before = self.reasons();
         let now = Instant::now();
         self.delivery.refused(lane, PACKET_TOO_LARGE, now);
         self.tell_hold(lane, Hold::Rejected { code: PACKET_TOO_LARGE }, now);
+        self.tell_changes(&before);
         Ok(())
     }
 
@@ -276,10 +278,7 @@ impl Work {
             Verdict::Held(lane, hold) => self.tell_hold(lane, hold, now),
             Verdict::Unasked => warn!("the broker acknowledged what was not sent"),
         }
-        if self.reasons() != before {
-            self.delivery.set_due(Lane::Status, true);
-        }
-        self.tell_link_state();
+        self.tell_changes(&before);
         Ok(())
     }
 
@@ -363,6 +362,14 @@ impl Work {
 
     fn reasons(&self) -> BTreeSet<Reason> {
         self.delivery.holds().map(Hold::reason).collect()
+    }
+
+    /// Tells what became of the holds: the daemon always, subscribers when the reasons differ from `before`.
+    fn tell_changes(&mut self, before: &BTreeSet<Reason>) {
+        if self.reasons() != *before {
+            self.delivery.set_due(Lane::Status, true);
+        }
+        self.tell_link_state();
     }
 
     fn tell_link_state(&self) {

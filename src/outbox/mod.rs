@@ -7,10 +7,11 @@
 //!    never changes its film: not by a restart, an empty queue, or a refusal that takes a result's place.
 //! 3. An event leaves only through [`Outbox::acknowledge`], which the publisher calls after a PUBACK that says
 //!    somebody has it, or through [`Outbox::refuse`], which puts a refusal with the same number in its place and keeps
-//!    the event in the quarantine.
+//!    the event in the quarantine. A crash may undo the last few acknowledgements, never an append: their events are
+//!    delivered again with the same ids and numbers.
 //! 4. Events of one kind are handed out in the order of their numbers.
-//! 5. An event id is queued at most once: appending it again yields the number it has. That a film is not done again
-//!    after its event has left is the ledger's promise.
+//! 5. What is appended twice is queued twice: that a film is done once is the ledger's promise, kept by marking it in
+//!    the transaction of 1. Should both be broken, subscribers still see one event id.
 //! 6. A record that this version cannot read stops the daemon; it is never skipped.
 //!
 //! The queue is not bounded: 6 KiB an event, 200 a day and 30 days without a broker are 36 MiB, and unsent results are

@@ -1,9 +1,12 @@
 //! The queue's tables and the few ways to change them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
 use tokio::sync::Notify;
 
 use super::record;
@@ -14,11 +17,12 @@ use crate::store::Store;
 /// How many events that could not travel are kept for a person to look at.
 pub const QUARANTINE_LENGTH: u64 = 1000;
 
+/// How many acknowledgements a crash may undo; their events are then sent again, with the same ids (R42).
+const UNSAVED_ACKNOWLEDGEMENTS: u32 = 8;
+
 /// (kind, sequence) to record: the first of each kind is its head.
 const EVENTS: TableDefinition<(u8, u64), &[u8]> = TableDefinition::new("outbox.events");
-/// Event id to (kind, sequence), of the queued events.
-const IDS: TableDefinition<&[u8; 32], (u8, u64)> = TableDefinition::new("outbox.ids");
-/// `next`: the sequence of the next event.
+/// `last`: the sequence of the last event that was appended.
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("outbox.numbers");
 /// Sequence to (reason, record).
 const QUARANTINE: TableDefinition<u64, (&str, &[u8])> = TableDefinition::new("outbox.quarantine");
@@ -31,6 +35,8 @@ pub struct Outbox {
     database: Arc<Database>,
     epoch: String,
     appended: Notify,
+    /// Acknowledgements since the last transaction that is surely on the disk.
+    unsaved: AtomicU32,
 }
 
 /// The oldest event of a kind.
@@ -111,11 +117,10 @@ impl Outbox {
     pub fn new(database: Arc<Database>, epoch: String) -> Result<Self, OutboxError> {
         let tx = database.begin_write()?;
         tx.open_table(EVENTS)?;
-        tx.open_table(IDS)?;
         tx.open_table(NUMBERS)?;
         tx.open_table(QUARANTINE)?;
         tx.commit()?;
-        Ok(Self { database, epoch, appended: Notify::new() })
+        Ok(Self { database, epoch, appended: Notify::new(), unsaved: AtomicU32::new(0) })
     }
 
     /// The id within which the numbers count.
@@ -127,21 +132,13 @@ impl Outbox {
     /// Queues an event inside the caller's transaction and yields its number; the caller commits, then calls
     /// [`wake`](Self::wake).
     ///
-    /// An event that is queued already keeps its number, and nothing changes.
-    ///
     /// # Errors
     /// When the database fails; the caller must then abort the transaction.
     pub fn append(&self, tx: &WriteTransaction, draft: &Draft) -> Result<u64, OutboxError> {
-        let mut ids = tx.open_table(IDS)?;
-        if let Some(queued) = ids.get(draft.id.as_bytes())? {
-            return Ok(queued.value().1);
-        }
         let mut numbers = tx.open_table(NUMBERS)?;
-        let sequence = numbers.get("next")?.map_or(1, |next| next.value());
-        numbers.insert("next", sequence + 1)?;
-        let key = (lane(draft.kind), sequence);
-        ids.insert(draft.id.as_bytes(), key)?;
-        tx.open_table(EVENTS)?.insert(key, record::encode(draft).as_slice())?;
+        let sequence = numbers.get("last")?.map_or(0, |last| last.value()) + 1;
+        numbers.insert("last", sequence)?;
+        tx.open_table(EVENTS)?.insert((lane(draft.kind), sequence), record::encode(draft).as_slice())?;
         Ok(sequence)
     }
 
@@ -196,15 +193,36 @@ impl Outbox {
 
     /// Removes an event that somebody has; one that is not there is fine, for it was acknowledged before.
     ///
+    /// The acknowledgement that empties the queue is on the disk when this returns, and so is every eighth; the others
+    /// follow with the next that is, or with the next [`append`](Self::append) or [`save`](Self::save).
+    ///
     /// # Errors
     /// When the database fails; the event is then still queued.
     pub fn acknowledge(&self, kind: EventKind, sequence: u64) -> Result<(), OutboxError> {
-        let tx = self.database.begin_write()?;
-        let removed = take(&tx, kind, sequence)?;
-        if removed.is_some() {
-            tx.commit()?;
-        } else {
+        let mut tx = self.database.begin_write()?;
+        if take(&tx, kind, sequence)?.is_none() {
             tx.abort()?;
+            return Ok(());
+        }
+        let is_last = tx.open_table(EVENTS)?.is_empty()?;
+        let unsaved = self.unsaved.load(Ordering::Relaxed) + 1;
+        if is_last || unsaved == UNSAVED_ACKNOWLEDGEMENTS {
+            self.unsaved.store(0, Ordering::Relaxed);
+        } else {
+            tx.set_durability(Durability::None)?;
+            self.unsaved.store(unsaved, Ordering::Relaxed);
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Brings every acknowledgement to the disk.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn save(&self) -> Result<(), OutboxError> {
+        if self.unsaved.swap(0, Ordering::Relaxed) > 0 {
+            self.database.begin_write()?.commit()?;
         }
         Ok(())
     }
@@ -223,9 +241,7 @@ impl Outbox {
         };
         let refusal =
             draft.refuse(reason.to_owned(), now).map_err(|source| OutboxError::Content { sequence, source })?;
-        let key = (lane(EventKind::Error), sequence);
-        tx.open_table(EVENTS)?.insert(key, record::encode(&refusal).as_slice())?;
-        tx.open_table(IDS)?.insert(refusal.id.as_bytes(), key)?;
+        tx.open_table(EVENTS)?.insert((lane(refusal.kind), sequence), record::encode(&refusal).as_slice())?;
         {
             let mut quarantine = tx.open_table(QUARANTINE)?;
             quarantine.insert(sequence, (reason, record::encode(&draft).as_slice()))?;
@@ -252,15 +268,11 @@ impl Outbox {
     }
 }
 
-/// Removes an event and its id inside `tx`.
+/// Removes an event inside `tx`.
 fn take(tx: &WriteTransaction, kind: EventKind, sequence: u64) -> Result<Option<Draft>, OutboxError> {
     let mut events = tx.open_table(EVENTS)?;
-    let Some(bytes) = events.remove((lane(kind), sequence))? else {
-        return Ok(None);
-    };
-    let draft = record::decode(kind, sequence, bytes.value())?;
-    tx.open_table(IDS)?.remove(draft.id.as_bytes())?;
-    Ok(Some(draft))
+    let removed = events.remove((lane(kind), sequence))?;
+    removed.map(|bytes| record::decode(kind, sequence, bytes.value())).transpose()
 }
 
 /// The stored form of a kind.

@@ -30,10 +30,32 @@ fn append(store: &Store, outbox: &Outbox, draft: &Draft) -> u64 {
     sequence
 }
 
+/// Everything that waits, by number.
+fn queued(outbox: &Outbox) -> BTreeMap<u64, (EventKind, EventId)> {
+    let mut queued = BTreeMap::new();
+    for kind in [EventKind::Result, EventKind::Error] {
+        let mut last = 0;
+        while let Some(head) = outbox.after(kind, last).expect("readable") {
+            last = head.sequence;
+            queued.insert(head.sequence, (kind, head.draft.id));
+        }
+    }
+    queued
+}
+
 fn new() -> (TempDir, Store, Outbox) {
     let home = tempfile::tempdir().expect("a directory");
     let (store, outbox) = opened(home.path());
     (home, store, outbox)
+}
+
+/// The device after a power cut: what is in the file now and nothing that is only in the process.
+fn after_a_crash(home: &mut TempDir, store: Store, outbox: Outbox) -> (Store, Outbox) {
+    let next = tempfile::tempdir().expect("a directory");
+    std::fs::copy(home.path().join("state.redb"), next.path().join("state.redb")).expect("copied");
+    drop((store, outbox));
+    *home = next;
+    opened(home.path())
 }
 
 /// A step of the model test.
@@ -49,8 +71,10 @@ enum Step {
     AcknowledgeAny(EventKind, u64),
     /// Refuse the head of the results.
     Refuse,
-    /// Lose the process and start again.
+    /// Stop in good order and start again.
     Restart,
+    /// Lose the process and start again.
+    Crash,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -62,6 +86,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (kind, 0..20u64).prop_map(|(kind, sequence)| Step::AcknowledgeAny(kind, sequence)),
         1 => Just(Step::Refuse),
         1 => Just(Step::Restart),
+        1 => Just(Step::Crash),
     ];
     proptest::collection::vec(step, 0..40)
 }
@@ -72,16 +97,37 @@ struct Reference {
     next: u64,
     queued: BTreeMap<u64, (EventKind, EventId)>,
     quarantined: Vec<u64>,
+    /// What left the queue and may come back through a crash.
+    unsaved: BTreeMap<u64, (EventKind, EventId)>,
 }
 
 impl Reference {
     fn append(&mut self, draft: &Draft) -> u64 {
-        if let Some((&sequence, _)) = self.queued.iter().find(|(_, (_, id))| *id == draft.id) {
-            return sequence;
-        }
+        self.unsaved.clear();
         self.next += 1;
         self.queued.insert(self.next, (draft.kind, draft.id));
         self.next
+    }
+
+    fn acknowledge(&mut self, kind: EventKind, sequence: u64) {
+        if self.queued.get(&sequence).is_some_and(|(k, _)| *k == kind)
+            && let Some(event) = self.queued.remove(&sequence)
+        {
+            self.unsaved.insert(sequence, event);
+            if self.queued.is_empty() {
+                self.unsaved.clear();
+            }
+        }
+    }
+
+    /// Takes back what a crash brought back, if it was allowed to.
+    fn adopt(&mut self, found: &BTreeMap<u64, (EventKind, EventId)>) -> bool {
+        let lost = self.queued.iter().any(|event| !found.contains_key(event.0));
+        let back: Vec<_> = found.iter().filter(|(sequence, _)| !self.queued.contains_key(sequence)).collect();
+        let allowed = back.len() < 8 && back.iter().all(|(sequence, event)| self.unsaved.get(sequence) == Some(event));
+        self.queued = found.clone();
+        self.unsaved.clear();
+        allowed && !lost
     }
 
     fn head(&self, kind: EventKind) -> Option<(u64, EventId)> {
@@ -90,11 +136,11 @@ impl Reference {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn it_behaves_like_a_queue_that_never_crashes(steps in steps()) {
-        let home = tempfile::tempdir().expect("a directory");
+        let mut home = tempfile::tempdir().expect("a directory");
         let (mut store, mut outbox) = opened(home.path());
         let mut reference = Reference::default();
         for step in steps {
@@ -107,20 +153,22 @@ proptest! {
                     let tx = store.database().begin_write().expect("open");
                     outbox.append(&tx, &draft(kind, n)).expect("appended");
                     drop(tx);
-                    drop((store, outbox));
-                    (store, outbox) = opened(home.path());
+                    (store, outbox) = after_a_crash(&mut home, store, outbox);
+                    prop_assert!(reference.adopt(&queued(&outbox)));
+                }
+                Step::Crash => {
+                    (store, outbox) = after_a_crash(&mut home, store, outbox);
+                    prop_assert!(reference.adopt(&queued(&outbox)));
                 }
                 Step::Acknowledge(kind) => {
                     if let Some((sequence, _)) = reference.head(kind) {
                         outbox.acknowledge(kind, sequence).expect("written");
-                        reference.queued.remove(&sequence);
+                        reference.acknowledge(kind, sequence);
                     }
                 }
                 Step::AcknowledgeAny(kind, sequence) => {
                     outbox.acknowledge(kind, sequence).expect("written");
-                    if reference.queued.get(&sequence).is_some_and(|(k, _)| *k == kind) {
-                        reference.queued.remove(&sequence);
-                    }
+                    reference.acknowledge(kind, sequence);
                 }
                 Step::Refuse => {
                     if let Some((sequence, id)) = reference.head(EventKind::Result) {
@@ -128,9 +176,12 @@ proptest! {
                         outbox.refuse(EventKind::Result, sequence, "too large", now).expect("written");
                         reference.queued.insert(sequence, (EventKind::Error, id.refused()));
                         reference.quarantined.push(sequence);
+                        reference.unsaved.clear();
                     }
                 }
                 Step::Restart => {
+                    outbox.save().expect("written");
+                    reference.unsaved.clear();
                     drop((store, outbox));
                     (store, outbox) = opened(home.path());
                 }

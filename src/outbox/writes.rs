@@ -39,41 +39,43 @@ impl StorageBackend for Counting {
     }
 }
 
-/// The mean bytes written for one append and for one acknowledgement, with `waiting` events of 6 KiB in the queue.
-fn cost(waiting: u32) -> (u64, u64) {
-    const EXPOSURES: u64 = 50;
+/// The mean bytes written for one append and for one acknowledgement of 6 KiB events, when the broker is away for
+/// `outage` exposures at a time.
+fn cost(outage: u32) -> (u64, u64) {
+    const OUTAGES: u32 = 3;
     let written = Arc::new(AtomicU64::new(0));
     let backend = Counting { inner: InMemoryBackend::new(), written: Arc::clone(&written) };
     let database = Arc::new(Database::builder().create_with_backend(backend).expect("memory"));
     let outbox = Outbox::new(Arc::clone(&database), "e".to_owned()).expect("usable");
-    let append = |n: u32| {
-        let id = EventId::of_result(&n.to_string(), "m", "c");
-        let acquired = std::time::SystemTime::UNIX_EPOCH;
-        let draft = Draft { kind: EventKind::Result, id, acquired, body: vec![b' '; 6 * 1024] };
-        let tx = database.begin_write().expect("open");
-        outbox.append(&tx, &draft).expect("appended");
-        tx.commit().expect("written");
-    };
-    (0..waiting).for_each(append);
     let (mut appended, mut acknowledged) = (0, 0);
-    for n in 0..EXPOSURES as u32 {
-        let before = written.load(Ordering::Relaxed);
-        append(waiting + n);
-        let between = written.load(Ordering::Relaxed);
-        let head = outbox.head(EventKind::Result).expect("readable").expect("queued");
-        outbox.acknowledge(EventKind::Result, head.sequence).expect("written");
-        appended += between - before;
-        acknowledged += written.load(Ordering::Relaxed) - between;
+    for n in 0..OUTAGES {
+        let start = written.load(Ordering::Relaxed);
+        for film in 0..outage {
+            let id = EventId::of_result(&format!("{n} {film}"), "m", "c");
+            let acquired = std::time::SystemTime::UNIX_EPOCH;
+            let draft = Draft { kind: EventKind::Result, id, acquired, body: vec![b' '; 6 * 1024] };
+            let tx = database.begin_write().expect("open");
+            outbox.append(&tx, &draft).expect("appended");
+            tx.commit().expect("written");
+        }
+        let back = written.load(Ordering::Relaxed);
+        while let Some(head) = outbox.head(EventKind::Result).expect("readable") {
+            outbox.acknowledge(EventKind::Result, head.sequence).expect("written");
+        }
+        appended += back - start;
+        acknowledged += written.load(Ordering::Relaxed) - back;
     }
-    (appended / EXPOSURES, acknowledged / EXPOSURES)
+    let exposures = u64::from(OUTAGES * outage);
+    (appended / exposures, acknowledged / exposures)
 }
 
+/// Of the 64 KiB an exposure may write, the ledger takes about 20: one small commit, and a page of the common one.
 #[test]
-fn an_exposure_leaves_room_for_the_ledger_in_its_64_kib() {
-    for waiting in [0, 10, 500] {
-        let (append, acknowledge) = cost(waiting);
-        println!("{waiting} waiting: {append} bytes to append, {acknowledge} to acknowledge");
-        assert!(append + acknowledge <= 48 * 1024, "{waiting} waiting: {append} + {acknowledge}");
+fn an_exposure_writes_some_45_kib_with_a_broker_and_no_more_through_an_outage() {
+    for outage in [1, 20, 500] {
+        let (append, acknowledge) = cost(outage);
+        println!("{outage} in a row: {append} bytes to append, {acknowledge} to acknowledge");
+        assert!(append + acknowledge <= 46 * 1024, "{outage} in a row: {append} + {acknowledge}");
     }
 }
 

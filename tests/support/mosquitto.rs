@@ -2,6 +2,7 @@
 //!
 //! Where Mosquitto is not installed the tests say so and pass, except in CI (`CI` is set), where they fail.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -88,9 +89,10 @@ impl Mosquitto {
     ///
     /// `arguments` are added to its command line; a session that outlives a connection is `-c -x 3600 -i NAME`.
     pub(crate) async fn subscribe(&self, filter: &str, arguments: &[&str]) -> Subscriber {
-        // Into a pipe it would hold back its lines until the first message.
+        // Into a pipe it would keep what it has to say until its buffer is full.
         let mut child = Command::new("stdbuf")
-            .args(["-oL", "mosquitto_sub", "-V", "mqttv5", "-q", "1", "-d", "-h", "127.0.0.1", "-p"])
+            .args(["-oL", "mosquitto_sub"])
+            .args(["-V", "mqttv5", "-q", "1", "-d", "-h", "127.0.0.1", "-p"])
             .arg(self.port.to_string())
             .args(["-t", filter, "-F", "MESSAGE %t %p"])
             .args(arguments)
@@ -107,9 +109,15 @@ impl Mosquitto {
                 }
             }
         });
-        let mut subscriber = Subscriber { child, lines };
-        while !subscriber.line().await.starts_with("Subscribed") {}
-        subscriber
+        let mut subscriber = Subscriber { child, lines, early: VecDeque::new() };
+        loop {
+            // What a persistent session has kept comes before the broker answers to the subscription.
+            let line = subscriber.line().await;
+            if line.starts_with("Subscribed") {
+                return subscriber;
+            }
+            subscriber.early.push_back(line);
+        }
     }
 }
 
@@ -123,13 +131,17 @@ impl Drop for Mosquitto {
 pub(crate) struct Subscriber {
     child: Child,
     lines: mpsc::UnboundedReceiver<String>,
+    early: VecDeque<String>,
 }
 
 impl Subscriber {
     /// The next message: its topic and payload.
     pub(crate) async fn next(&mut self) -> (String, serde_json::Value) {
         loop {
-            let line = self.line().await;
+            let line = match self.early.pop_front() {
+                Some(line) => line,
+                None => self.line().await,
+            };
             if let Some((topic, payload)) = line.strip_prefix("MESSAGE ").and_then(|line| line.split_once(' ')) {
                 return (topic.to_owned(), serde_json::from_str(payload).expect("JSON"));
             }
