@@ -198,6 +198,7 @@ fn parts(expected_px: Vec<Point>) -> BundleParts {
             sha256: String::new(),
             frame: FRAME,
             heatmap_stride: 4,
+            sigma_scale: 0.25,
             preprocessing: Preprocessing::NfdpGray8,
         },
         landmarks: CEPHALOGRAM_NAMES.map(text).to_vec(),

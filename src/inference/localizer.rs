@@ -16,6 +16,7 @@ pub const SELF_TEST_TOLERANCE_PX: f64 = 0.5;
 pub struct Localizer {
     detector: Box<dyn Detector>,
     names: Vec<String>,
+    sigma_scale: f64,
 }
 
 /// What was found on one film, and how.
@@ -40,13 +41,13 @@ impl Localizer {
         let manifest = bundle.manifest();
         let names = manifest.landmarks.clone();
         let detector = TractDetector::new(bundle.network(), manifest.network.frame, names.len())?;
-        Ok(Self::with_detector(Box::new(detector), names))
+        Ok(Self { sigma_scale: manifest.network.sigma_scale, ..Self::with_detector(Box::new(detector), names) })
     }
 
-    /// A localizer over any detector; `names` are in the detector's order.
+    /// A localizer over any detector, its sigma taken as it is; `names` are in the detector's order.
     #[must_use]
     pub fn with_detector(detector: Box<dyn Detector>, names: Vec<String>) -> Self {
-        Self { detector, names }
+        Self { detector, names, sigma_scale: 1.0 }
     }
 
     /// What computes ("tract-cpu").
@@ -77,7 +78,7 @@ impl Localizer {
         let named = |(name, found): (&String, FrameLandmark)| Landmark {
             name: name.clone(),
             point: to_source.apply(found.point),
-            sigma_px: found.sigma_px.map(|sigma| sigma * to_source.scale()),
+            sigma_px: found.sigma_px.map(|sigma| sigma * self.sigma_scale * to_source.scale()),
             score: found.score,
         };
         let landmarks = self.names.iter().zip(found).map(named).collect();

@@ -53,6 +53,9 @@ pub struct Network {
     pub frame: Size,
     /// Frame pixels per heatmap pixel.
     pub heatmap_stride: u32,
+    /// What the network's sigma is multiplied with, so that 68 % of the errors on x and y of the validation films lie
+    /// within it: training leaves its unit open, since the flow scales it too.
+    pub sigma_scale: f64,
     /// How a film becomes its input.
     pub preprocessing: Preprocessing,
 }
@@ -145,7 +148,8 @@ impl Manifest {
             if holds { Ok(()) } else { Err(Fault { field, value, expected }) }
         };
         let landmarks = self.landmarks.len();
-        let Network { file, sha256, frame, heatmap_stride, preprocessing: Preprocessing::NfdpGray8 } = &self.network;
+        let Network { file, sha256, frame, heatmap_stride, sigma_scale, preprocessing: Preprocessing::NfdpGray8 } =
+            &self.network;
         check("format", self.format == FORMAT, &self.format, "1, the format this daemon reads")?;
         check("name", is_plain_name(&self.name), &self.name, NAME_RULE)?;
         check("version", triple(&self.version).is_some(), &self.version, VERSION_RULE)?;
@@ -158,6 +162,8 @@ impl Manifest {
         let sides = format!("sides that are multiples of {FRAME_MULTIPLE} up to {MAX_FRAME_SIDE}");
         check("network.frame", side(frame.width) && side(frame.height), frame, &sides)?;
         check("network.heatmap_stride", *heatmap_stride == 4, heatmap_stride, "4")?;
+        let positive = sigma_scale.is_finite() && *sigma_scale > 0.0;
+        check("network.sigma_scale", positive, sigma_scale, "a number above 0")?;
         check("landmarks", landmarks > 0, &landmarks, "at least one name")?;
         let mut seen = BTreeSet::new();
         for (i, name) in self.landmarks.iter().enumerate() {
@@ -221,6 +227,7 @@ pub(super) mod tests {
                 sha256: "0".repeat(64),
                 frame: Size::new(96, 128),
                 heatmap_stride: 4,
+                sigma_scale: 0.25,
                 preprocessing: Preprocessing::NfdpGray8,
             },
             landmarks: vec!["sella".to_owned(), "nasion".to_owned()],
@@ -272,6 +279,7 @@ pub(super) mod tests {
             ("network.frame", |m| m.network.frame = Size::new(100, 128)),
             ("network.frame", |m| m.network.frame = Size::new(0, 128)),
             ("network.heatmap_stride", |m| m.network.heatmap_stride = 8),
+            ("network.sigma_scale", |m| m.network.sigma_scale = 0.0),
             ("landmarks", |m| m.landmarks.clear()),
             ("landmarks[1]", |m| m.landmarks[1] = "sella".to_owned()),
             ("landmarks[0]", |m| m.landmarks[0] = "Sella Turcica".to_owned()),

@@ -220,7 +220,7 @@ impl ExportArgs {
     fn run(self) -> anyhow::Result<()> {
         let (weights, config) = best_of(&self.run)?;
         let name = self.out.file_name().and_then(|name| name.to_str()).context("--out has no name")?;
-        let (train, _) = hold_out(isbi(&self.data, IsbiSplit::Train, Truth::Mean)?, config.hold_out_every);
+        let (train, validation) = hold_out(isbi(&self.data, IsbiSplit::Train, Truth::Mean)?, config.hold_out_every);
         let mut tests = Vec::new();
         for (truth, words) in
             [(Truth::Mean, "mean of senior and junior"), (Truth::Challenge, "challenge (senior reader)")]
@@ -241,6 +241,7 @@ impl ExportArgs {
             config: &config,
             training,
             atlas_films: &train,
+            validation: &validation,
             tests: &tests,
         };
         publish(&self.out, &publication)?;

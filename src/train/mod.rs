@@ -32,7 +32,7 @@ pub use architecture::{Convolution, convolutions, multiply_accumulates, paramete
 pub use atlas::{Atlas, AtlasError, atlas, mean_shape};
 pub use augment::{AugmentConfig, Augmentation};
 pub use batch::{Array, Batch, FilmPrediction, Weights};
-pub use evaluate::{EvaluateError, ISBI_MM_PER_PX, evaluate};
+pub use evaluate::{EvaluateError, ISBI_MM_PER_PX, evaluate, sigma_scale};
 pub use export::{ExportError, ExportOptions, Storage, export_nfdp};
 pub use loader::{Epoch, LoadedBatch, LoaderConfig, TrainingFilm, plain_batch};
 pub use preset::TrainConfig;
