@@ -72,7 +72,7 @@ fn every_way_to_end_has_its_exit_code() {
 #[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = written(folder.path(), "landmarkd.toml", &format!("{MINIMAL}rescan_sec = 3\n"));
+    let config = written(folder.path(), "landmarkd.toml", format!("{MINIMAL}rescan_sec = 3\n"));
     let output = landmarkd(&["check-config", "--config", &config]).output().expect("the program runs");
     let expected =
         format!("landmarkd: {config}:6: unknown key acquisition.rescan_sec: did you mean acquisition.rescan_s?\n");

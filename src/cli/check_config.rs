@@ -9,7 +9,7 @@ use crate::config::{self, CONFIG_FILE};
 /// The arguments of `check-config`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The configuration; the *.toml of conf.d beside it and LANDMARKD_<SECTION>__<KEY> variables are read too
+    /// The configuration; the *.toml of conf.d beside it and `LANDMARKD_SECTION__KEY` variables are read too
     #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
     config: PathBuf,
     /// Print the configuration in force as TOML, with the source of each value

@@ -16,7 +16,7 @@ const LEFTOVERS: Duration = Duration::from_millis(500);
 /// The arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The configuration; the *.toml of conf.d beside it and LANDMARKD_<SECTION>__<KEY> variables are read too
+    /// The configuration; the *.toml of conf.d beside it and `LANDMARKD_SECTION__KEY` variables are read too
     #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
     config: PathBuf,
 }

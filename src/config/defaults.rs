@@ -1,8 +1,7 @@
 //! Every default of the configuration, in one place.
 
 use super::file::{
-    AcquisitionSection, After, DaemonSection, LogFormatName, LogSection, ModelSection, MqttSection, ResultSection,
-    StateSection,
+    AcquisitionSection, After, DaemonSection, LogFormatName, LogSection, MqttSection, ResultSection, StateSection,
 };
 
 /// Where the configuration is looked for when the command line does not say.
@@ -40,12 +39,6 @@ impl Default for AcquisitionSection {
 impl Default for StateSection {
     fn default() -> Self {
         Self { directory: "/var/lib/landmarkd".into() }
-    }
-}
-
-impl Default for ModelSection {
-    fn default() -> Self {
-        Self { directory: None }
     }
 }
 
