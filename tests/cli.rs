@@ -248,3 +248,39 @@ fn the_demo_shows_the_whole_way_and_ends() {
     let size = bundle::open().manifest().golden.size;
     assert!(image::open(overlay).is_ok_and(|picture| picture.width() >= size.width && picture.height() >= size.height));
 }
+
+#[test]
+fn a_network_that_misses_its_golden_film_is_not_started_again() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let broken = root.path().join("bundle");
+    fs::create_dir(&broken).expect("a fresh directory");
+    for entry in fs::read_dir(bundle::directory()).expect("the bundle under test") {
+        let path = entry.expect("a file of the bundle").path();
+        fs::copy(&path, broken.join(path.file_name().expect("a file has a name"))).expect("a fresh directory");
+    }
+    let manifest = broken.join("manifest.json");
+    let mut document: Value =
+        serde_json::from_slice(&fs::read(&manifest).expect("the manifest")).expect("the manifest is JSON");
+    let x = &mut document["golden"]["expected_px"][3]["x"];
+    *x = (x.as_f64().expect("a coordinate") + 2.0).into();
+    fs::write(&manifest, document.to_string()).expect("a fresh directory");
+
+    let at = |name: &str| root.path().join(name).display().to_string();
+    let text = format!(
+        "[site]\nname = \"t\"\ndevice = \"d\"\n[acquisition]\nfolder = {:?}\n[state]\ndirectory = {:?}\n[model]\n\
+         directory = {:?}\n",
+        at("films"),
+        at("state"),
+        at("bundle")
+    );
+    let config = written(root.path(), "landmarkd.toml", text);
+    let output = Command::cargo_bin("landmarkd")
+        .expect("the program is built with its tests")
+        .args(["run", "--config", &config])
+        .timeout(std::time::Duration::from_secs(120))
+        .output()
+        .expect("it ends by itself");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("a landmark is 2.00 px from where it should be"), "{said}");
+}

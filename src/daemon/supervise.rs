@@ -46,7 +46,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         move || open(&settings)
     });
     let state = state.await.map_err(|e| DaemonError::Failed(e.into()))?.map_err(DaemonError::Failed)?;
-    supervise(settings, prepared, state, shutdown).await.map_err(DaemonError::Failed)
+    let analyst = ready_analyst(&settings, &prepared.bundle, &state.store).await?;
+    supervise(settings, prepared, state, analyst, shutdown).await.map_err(DaemonError::Failed)
 }
 
 /// What must be right before anything starts.
@@ -85,11 +86,11 @@ async fn supervise(
     settings: Settings,
     prepared: Prepared,
     state: State,
+    analyst: Analyst,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Prepared { bundle, topics } = prepared;
     let State { store, outbox, ledger, quarantine } = state;
-    let analyst = ready_analyst(&settings, &bundle, &store).await?;
     let condition = Arc::new(ConditionBoard::new(analyst.model().clone()));
     let info = Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -168,14 +169,14 @@ async fn supervise(
 }
 
 /// Loads the network and tries it on the golden film, off the runtime's threads.
-async fn ready_analyst(settings: &Settings, bundle: &Bundle, store: &Store) -> anyhow::Result<Analyst> {
+async fn ready_analyst(settings: &Settings, bundle: &Bundle, store: &Store) -> Result<Analyst, DaemonError> {
     let options = AnalystOptions {
         max_pixels: settings.acquisition.max_pixels,
         pixel_spacing: settings.acquisition.pixel_spacing,
         token_key: store.token_key().clone(),
     };
     let bundle = bundle.clone();
-    tokio::task::spawn_blocking(move || {
+    let tried = tokio::task::spawn_blocking(move || {
         let mut analyst = Analyst::new(&bundle, options)?;
         let off_px = analyst.self_test(&bundle)?;
         if off_px > SELF_TEST_TOLERANCE_PX {
@@ -191,8 +192,8 @@ async fn ready_analyst(settings: &Settings, bundle: &Bundle, store: &Store) -> a
         let model = analyst.model();
         info!("{} {} on {}: self-test within {off_px:.3} px", model.name, model.version, model.backend);
         Ok(analyst)
-    })
-    .await?
+    });
+    tried.await.map_err(|panic| DaemonError::Failed(panic.into()))?.map_err(DaemonError::Unfit)
 }
 
 /// The worker on a thread of its own, as a future that ends with it.
