@@ -95,6 +95,12 @@ impl Analyst {
         Ok(Self { localizer, model, limits, pixel_spacing, token_key })
     }
 
+    /// Names of the landmarks that each film has, in order.
+    #[must_use]
+    pub fn landmark_names(&self) -> &[String] {
+        self.localizer.names()
+    }
+
     /// What serves.
     #[must_use]
     pub const fn model(&self) -> &ModelInfo {

@@ -36,7 +36,7 @@
 //! | [`geometry`], [`landmark`], [`disposition`] | points, spacing, the frame; what was found; what an error asks for | nothing |
 //! | [`radiograph`] | bytes to gray values to the network's input | geometry |
 //! | [`model`] | a bundle: manifest, digests, golden film | geometry |
-//! | [`inference`] | the trait `Detector`, tract behind it, the way back to source pixels | radiograph, model |
+//! | [`inference`] | the trait `Detector`; tract behind it, with convolutions of our own; the way back to source pixels | radiograph, model |
 //! | [`report`] | the published documents, topics, ids, schemas | geometry |
 //! | [`analysis`] | bytes to result, in one call | the four above |
 //! | [`acquisition`] | the folder: watch, settle, completeness, ledger, quarantine | report, config |

@@ -1,18 +1,17 @@
 //! `landmarkd bench`: how long each step of a film's way takes, and how much memory.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::film_files::{MAX_FILE_BYTES, MAX_PIXELS, read_film};
+use super::film_files::{MAX_FILE_BYTES, read_film};
 use super::film_variant::variant;
-use super::predict::{model_directory, open_bundle, throwaway_key};
+use super::predict::model_directory;
 use super::session::Session;
 use super::{Exit, Failure, logging};
-use crate::analysis::{Analyst, AnalystOptions};
-use crate::report::{Timing, TokenKey};
+use crate::report::Timing;
 
 /// The arguments of `bench`.
 #[derive(Debug, clap::Args)]
@@ -42,7 +41,9 @@ pub struct Measured {
     /// From the closed file in the folder to the broker's PUBACK, without a time to settle: all of the above and the
     /// way through the ledger and the outbox.
     pub publish_ms: Percentiles,
-    /// The most memory that this process ever held (VmHWM).
+    /// Of each film, `publish_ms` without `inference_ms`.
+    pub around_inference_ms: Percentiles,
+    /// The most memory that this process ever held (VmHWM): the daemon with its network, the embedded broker, the film.
     pub peak_rss_bytes: u64,
 }
 
@@ -92,36 +93,32 @@ fn measure(arguments: &Arguments) -> Result<Measured, Failure> {
     let film =
         read_film(file, MAX_FILE_BYTES).map_err(|e| Failure::new(Exit::NoInput, format!("{}: {e}", file.display())))?;
     let model = model_directory(model.as_deref())?;
-    let timings = time_steps(&model, *runs, &film)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let publish = runtime.block_on(time_publishing(model, *runs, &film))?;
-    let step = |of: fn(&Timing) -> f64| Percentiles::of(&timings.iter().map(of).collect::<Vec<_>>());
+    let rounds = runtime.block_on(time_rounds(model, *runs, &film))?;
+    let step = |of: fn(&Round) -> f64| Percentiles::of(&rounds.iter().map(of).collect::<Vec<_>>());
     Ok(Measured {
-        decode_ms: step(|timing| timing.decode_ms),
-        frame_ms: step(|timing| timing.frame_ms),
-        inference_ms: step(|timing| timing.inference_ms),
-        publish_ms: Percentiles::of(&publish),
+        decode_ms: step(|round| round.timing.decode_ms),
+        frame_ms: step(|round| round.timing.frame_ms),
+        inference_ms: step(|round| round.timing.inference_ms),
+        publish_ms: step(|round| round.publish_ms),
+        around_inference_ms: step(|round| round.publish_ms - round.timing.inference_ms),
         peak_rss_bytes: peak_rss()?,
     })
 }
 
-/// The steps one by one; the first round warms up and does not count.
-fn time_steps(model: &Path, runs: u16, film: &[u8]) -> Result<Vec<Timing>, Failure> {
-    let options =
-        AnalystOptions { max_pixels: MAX_PIXELS, pixel_spacing: None, token_key: TokenKey::new(throwaway_key()?) };
-    let mut analyst = Analyst::new(&open_bundle(model)?, options).map_err(|e| Failure::new(Exit::Config, e))?;
-    let mut analyse = || match analyst.analyse(film) {
-        Ok(analysis) => Ok(analysis.result.timing),
-        Err(e) => Err(Failure::new(Exit::BadInput, e)),
-    };
-    analyse()?;
-    (0..runs).map(|_| analyse()).collect()
+/// One film's way.
+struct Round {
+    /// The steps, as its result tells them.
+    timing: Timing,
+    /// File closed to PUBACK.
+    publish_ms: f64,
 }
 
-/// The whole way; every round has bytes of its own, since the same bytes are published once only (R7).
-async fn time_publishing(model: PathBuf, runs: u16, film: &[u8]) -> Result<Vec<f64>, Failure> {
+/// Films one by one through the real daemon; the first warms up and does not count. Every round has bytes of its own,
+/// since the same bytes are published once only (R7).
+async fn time_rounds(model: PathBuf, runs: u16, film: &[u8]) -> Result<Vec<Round>, Failure> {
     let mut session = Session::start(model, Duration::ZERO).await?;
-    let mut times = Vec::new();
+    let mut rounds = Vec::new();
     for run in 0..=runs {
         let Some(bytes) = variant(film, u32::from(run)) else {
             return Err(Failure::new(Exit::BadInput, "the film's format leaves no room to tell one run from another"));
@@ -129,24 +126,36 @@ async fn time_publishing(model: PathBuf, runs: u16, film: &[u8]) -> Result<Vec<f
         let closed = session.drop_film(&format!("film-{run}"), &bytes)?;
         let delivery = session.next_event().await?;
         if run > 0 {
-            times.push(delivery.acknowledged.saturating_duration_since(closed).as_secs_f64() * 1e3);
+            let publish_ms = delivery.acknowledged.saturating_duration_since(closed).as_secs_f64() * 1e3;
+            rounds.push(Round { timing: timing_of(&delivery.payload)?, publish_ms });
         }
     }
     session.stop().await?;
-    Ok(times)
+    Ok(rounds)
+}
+
+/// `data.timing` of a result.
+fn timing_of(event: &[u8]) -> Result<Timing, Failure> {
+    let bug = |e: serde_json::Error| Failure::new(Exit::Bug, format!("the result's timing: {e}"));
+    let event: serde_json::Value = serde_json::from_slice(event).map_err(bug)?;
+    serde_json::from_value(event["data"]["timing"].clone()).map_err(bug)
 }
 
 fn table(measured: &Measured, runs: u16) -> String {
-    let Measured { decode_ms, frame_ms, inference_ms, publish_ms, peak_rss_bytes } = measured;
+    let Measured { decode_ms, frame_ms, inference_ms, publish_ms, around_inference_ms, peak_rss_bytes } = measured;
     let mut text = format!("{:<12}{:>10}{:>10}\n", "step", "p50 ms", "p95 ms");
-    for (name, step) in
-        [("decode", decode_ms), ("frame", frame_ms), ("inference", inference_ms), ("publish", publish_ms)]
-    {
+    for (name, step) in [
+        ("decode", decode_ms),
+        ("frame", frame_ms),
+        ("inference", inference_ms),
+        ("publish", publish_ms),
+        ("around", around_inference_ms),
+    ] {
         text.push_str(&format!("{name:<12}{:>10.1}{:>10.1}\n", step.p50, step.p95));
     }
     let mib = *peak_rss_bytes as f64 / f64::from(1 << 20);
     text.push_str(&format!(
-        "{runs} runs each; publish is the whole way, file closed to PUBACK; peak memory {mib:.0} MiB\n"
+        "{runs} runs each; publish is the whole way, file closed to PUBACK, around is all of it but inference; peak memory {mib:.0} MiB\n"
     ));
     text
 }
@@ -192,11 +201,12 @@ mod tests {
             frame_ms: p(8.0, 8.5),
             inference_ms: p(402.0, 410.0),
             publish_ms: p(450.0, 470.0),
+            around_inference_ms: p(46.0, 49.0),
             peak_rss_bytes: 209_715_200,
         };
         assert_eq!(
             serde_json::to_string(&measured).expect("plain data"),
-            r#"{"decode_ms":{"p50":31.25,"p95":33.0},"frame_ms":{"p50":8.0,"p95":8.5},"inference_ms":{"p50":402.0,"p95":410.0},"publish_ms":{"p50":450.0,"p95":470.0},"peak_rss_bytes":209715200}"#
+            r#"{"decode_ms":{"p50":31.25,"p95":33.0},"frame_ms":{"p50":8.0,"p95":8.5},"inference_ms":{"p50":402.0,"p95":410.0},"publish_ms":{"p50":450.0,"p95":470.0},"around_inference_ms":{"p50":46.0,"p95":49.0},"peak_rss_bytes":209715200}"#
         );
         assert_eq!(
             table(&measured, 20),
@@ -206,7 +216,8 @@ decode            31.2      33.0
 frame              8.0       8.5
 inference        402.0     410.0
 publish          450.0     470.0
-20 runs each; publish is the whole way, file closed to PUBACK; peak memory 200 MiB
+around            46.0      49.0
+20 runs each; publish is the whole way, file closed to PUBACK, around is all of it but inference; peak memory 200 MiB
 "
         );
     }

@@ -56,6 +56,12 @@ impl Localizer {
         self.detector.backend()
     }
 
+    /// Names of the landmarks, in order.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Finds every landmark of a film.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! From the network's input to landmarks: one trait, one backend a file.
 
+mod convolution;
 mod localizer;
 mod tract;
 mod widen;

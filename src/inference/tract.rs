@@ -8,6 +8,7 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_core::knobs::KnobScope;
 
+use super::convolution::use_convolutions;
 use super::widen::widen_weights;
 use super::{Detector, FrameLandmark, InferenceError};
 use crate::geometry::{Point, Size};
@@ -109,7 +110,10 @@ fn prepare(network: &[u8]) -> TractResult<Arc<TypedRunnableModel>> {
     widen_weights(&mut file);
     let model = onnx.model_for_proto_model(&file)?;
     drop(file);
-    KnobScope::new(KNOBS)?.enter(|| model.into_optimized())?.into_runnable()
+    let mut model = model.into_typed()?.into_decluttered()?;
+    use_convolutions(&mut model)?;
+    KnobScope::new(KNOBS)?.enter(|| model.optimize())?;
+    model.into_runnable()
 }
 
 fn check_interface(plan: &TypedRunnableModel, frame: Size, landmarks: usize) -> Result<(), InferenceError> {

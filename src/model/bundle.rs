@@ -179,8 +179,10 @@ fn validate(manifest: &Manifest, path: &Path) -> Result<(), BundleError> {
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, BundleError> {
     let failed = |source| BundleError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    let file = File::open(path).map_err(failed)?;
+    let len = file.metadata().map_err(failed)?.len();
+    let mut bytes = Vec::with_capacity(len.min(limit) as usize);
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit {
         return Err(BundleError::TooLarge { path: path.to_owned(), limit });
     }
