@@ -2,7 +2,8 @@
 
 use pulp::Simd;
 
-use super::{Geometry, Job, ROWS, Segment, VECTORS, at_least, micro_kernel, segments};
+use super::gather::{Window, segments};
+use super::{Job, ROWS, VECTORS, at_least, micro_kernel};
 
 /// Output pixels computed together.
 const PIXELS: usize = 128;
@@ -27,8 +28,8 @@ pub(super) fn convolve<S: Simd>(simd: S, job: Job<'_>) {
     let panel = VECTORS * S::F32_LANES;
     let [height, width] = layer.image;
     let [rows, columns] = layer.output;
-    let row = at_least(&mut scratch.row, width + 2 * geometry.padding);
-    row.fill(0.0);
+    let window = Window { side: geometry.side, step: geometry.stride, padding: geometry.padding, lanes: PIXELS };
+    let mut row = window.row(&mut scratch.row, [width, columns]);
     let lanes = at_least(&mut scratch.lanes, taps * PIXELS);
     let panels = at_least(&mut scratch.panels, depth * PIXELS);
     let product = at_least(&mut scratch.product, ROWS * panel);
@@ -39,7 +40,7 @@ pub(super) fn convolve<S: Simd>(simd: S, job: Job<'_>) {
         let count = (end - start).div_ceil(panel);
         for (channel, pixels) in input.chunks_exact(height * width).enumerate() {
             for segment in segments(start, end, columns) {
-                gather(pixels, width, geometry, segment, row, lanes);
+                window.gather(pixels, width, segment, &mut row, lanes);
             }
             let from = S::as_simd_f32s(lanes).0.as_chunks::<VECTORS>().0;
             let to = S::as_mut_simd_f32s(panels).0.as_chunks_mut::<VECTORS>().0;
@@ -63,40 +64,6 @@ pub(super) fn convolve<S: Simd>(simd: S, job: Job<'_>) {
                         *value = sum + layer.bias[channel];
                     }
                     layer.finish(values, addend.map(|addend| &addend[target]));
-                }
-            }
-        }
-    }
-}
-
-/// Copies what each tap of the kernel sees of one channel into the lanes of a segment: `lanes[tap][lane]`.
-#[inline(always)]
-fn gather(pixels: &[f32], width: usize, geometry: Geometry, segment: Segment, padded: &mut [f32], lanes: &mut [f32]) {
-    let Geometry { side, stride, padding, .. } = geometry;
-    let Segment { x, y, lane, count } = segment;
-    for dy in 0..side {
-        let lanes = &mut lanes[dy * side * PIXELS..][..side * PIXELS];
-        let source = (stride * y + dy).checked_sub(padding).and_then(|y| pixels.get(y * width..(y + 1) * width));
-        let Some(source) = source else {
-            for lanes in lanes.chunks_exact_mut(PIXELS) {
-                lanes[lane..lane + count].fill(0.0);
-            }
-            continue;
-        };
-        padded[padding..padding + width].copy_from_slice(source);
-        for (dx, lanes) in lanes.chunks_exact_mut(PIXELS).enumerate() {
-            let seen = &padded[stride * x + dx..];
-            let lanes = &mut lanes[lane..lane + count];
-            if stride == 2 {
-                // Said apart, since a step known to the compiler becomes a shuffle of vectors.
-                let (last, lanes) = lanes.split_last_mut().expect("a segment is not empty");
-                for (lane, pair) in lanes.iter_mut().zip(seen.as_chunks::<2>().0) {
-                    *lane = pair[0];
-                }
-                *last = seen[2 * (count - 1)];
-            } else {
-                for (lane, &pixel) in lanes.iter_mut().zip(seen.iter().step_by(stride)) {
-                    *lane = pixel;
                 }
             }
         }

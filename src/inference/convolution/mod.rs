@@ -5,6 +5,7 @@
 //! [`use_convolutions`] puts them into tract's graph.
 
 mod direct;
+mod gather;
 mod pass;
 mod winograd;
 
@@ -155,7 +156,7 @@ impl Convolution {
 /// Buffers that are the same at each frame: kept by the thread, since clearing them anew costs as much as filling them.
 #[derive(Default)]
 struct Scratch {
-    /// One input row with zeros before it and behind.
+    /// One input row with zeros before it and behind, twice.
     row: Vec<f32>,
     /// One channel's pixels or tiles, lane by lane.
     lanes: Vec<f32>,
@@ -210,27 +211,6 @@ fn micro_kernel<S: Simd>(
         }
     }
     sums
-}
-
-/// Part of one row of an image or of tiles: `count` of them from column `x` of row `y`, in the lanes from `lane`.
-#[derive(Clone, Copy)]
-struct Segment {
-    x: usize,
-    y: usize,
-    lane: usize,
-    count: usize,
-}
-
-/// The segments of `start..end` in raster order, in an image of `columns`.
-fn segments(start: usize, end: usize, columns: usize) -> impl Iterator<Item = Segment> + Clone {
-    let mut next = start;
-    std::iter::from_fn(move || {
-        let (y, x) = (next / columns, next % columns);
-        let count = (columns - x).min(end - next);
-        let segment = Segment { x, y, lane: next - start, count };
-        next += count;
-        (count > 0).then_some(segment)
-    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@
 
 use pulp::Simd;
 
-use super::{Convolution, Job, ROWS, Segment, VECTORS, at_least, micro_kernel, segments};
+use super::gather::{Segment, Window, segments};
+use super::{Convolution, Job, ROWS, VECTORS, at_least, micro_kernel};
 
 /// Tiles transformed together: enough to read each filter seldom, few enough to stay in the second-level cache.
 pub(super) const GROUP: usize = 64;
@@ -123,8 +124,9 @@ pub(super) fn convolve<S: Simd, F: Minimal<OUT, IN>, const OUT: usize, const IN:
     let (inputs, outputs) = (layer.geometry.inputs, layer.geometry.outputs);
     let positions = IN * IN;
     let panel = VECTORS * S::F32_LANES;
-    let row = at_least(&mut scratch.row, OUT * columns + IN);
-    row.fill(0.0);
+    // The first pixel of a tile lies one above and to the left of its output.
+    let window = Window { side: IN, step: OUT, padding: 1, lanes: GROUP };
+    let mut row = window.row(&mut scratch.row, [width, columns]);
     let lanes = at_least(&mut scratch.lanes, positions * GROUP);
     let transformed = at_least(&mut scratch.panels, positions * inputs * GROUP);
     let stride = positions * GROUP + STAGGER;
@@ -135,7 +137,7 @@ pub(super) fn convolve<S: Simd, F: Minimal<OUT, IN>, const OUT: usize, const IN:
         let panels = (end - start).div_ceil(panel);
         for (channel, pixels) in input.chunks_exact(plane).enumerate() {
             for segment in segments(start, end, columns) {
-                gather::<OUT, IN>(pixels, width, segment, row, lanes);
+                window.gather(pixels, width, segment, &mut row, lanes);
             }
             transform_input::<S, F, OUT, IN>(simd, lanes, transformed, [channel, inputs, panels]);
         }
@@ -147,43 +149,6 @@ pub(super) fn convolve<S: Simd, F: Minimal<OUT, IN>, const OUT: usize, const IN:
             for segment in segments(start, end, columns) {
                 scatter::<OUT>(layer, lanes, segment, addend, &mut output[target.clone()]);
             }
-        }
-    }
-}
-
-/// Copies a segment's input tiles into their lanes: `lanes[row][column][lane]`.
-#[inline(always)]
-fn gather<const OUT: usize, const IN: usize>(
-    pixels: &[f32],
-    width: usize,
-    segment: Segment,
-    row: &mut [f32],
-    lanes: &mut [f32],
-) {
-    let Segment { x, y, lane, count } = segment;
-    for i in 0..IN {
-        let lanes = &mut lanes[i * IN * GROUP..][..IN * GROUP];
-        // The first row of a tile is the one above its output.
-        let source = (OUT * y + i).checked_sub(1).and_then(|y| pixels.get(y * width..(y + 1) * width));
-        let Some(source) = source else {
-            for j in 0..IN {
-                lanes[j * GROUP + lane..][..count].fill(0.0);
-            }
-            continue;
-        };
-        row[1..=width].copy_from_slice(source);
-        let tiles = row[OUT * x..].as_chunks::<OUT>().0;
-        for j in 0..OUT {
-            let lanes = &mut lanes[j * GROUP + lane..][..count];
-            for (lane, tile) in lanes.iter_mut().zip(tiles) {
-                *lane = tile[j];
-            }
-        }
-        // The last two columns of a tile are the first two of its right neighbour.
-        for j in OUT..IN {
-            let from = (j - OUT) * GROUP + lane;
-            lanes.copy_within(from + 1..from + count, j * GROUP + lane);
-            lanes[j * GROUP + lane + count - 1] = tiles[count][j - OUT];
         }
     }
 }
