@@ -8,9 +8,12 @@ use crate::disposition::Disposition;
 use crate::geometry::PixelSpacing;
 use crate::inference::{InferenceError, Localization, Localizer};
 use crate::landmark::Landmark;
+use crate::measure::{Measure, MeasureSet};
 use crate::model::Bundle;
 use crate::radiograph::{DecodeError, Limits, NetworkInput, Radiograph, decode};
-use crate::report::{DicomTokens, FilmResult, ImageInfo, LandmarkResult, ModelInfo, Stage, Timing, TokenKey};
+use crate::report::{
+    DicomTokens, FilmResult, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, Stage, Timing, TokenKey,
+};
 
 /// How films are analysed.
 #[derive(Clone, Debug)]
@@ -26,6 +29,7 @@ pub struct AnalystOptions {
 /// A bundle's network in hand: takes films to results, one after another.
 pub struct Analyst {
     localizer: Localizer,
+    measures: Vec<MeasureSet>,
     model: ModelInfo,
     limits: Limits,
     pixel_spacing: Option<PixelSpacing>,
@@ -92,7 +96,8 @@ impl Analyst {
             backend: localizer.backend().to_owned(),
         };
         let limits = Limits { max_pixels, ..Limits::default() };
-        Ok(Self { localizer, model, limits, pixel_spacing, token_key })
+        let measures = manifest.measures.clone();
+        Ok(Self { localizer, measures, model, limits, pixel_spacing, token_key })
     }
 
     /// Names of the landmarks that each film has, in order.
@@ -133,10 +138,17 @@ impl Analyst {
         let result = FilmResult {
             image: self.image(bytes, &radiograph),
             landmarks: landmarks.iter().map(|landmark| landmark_result(landmark, radiograph.spacing)).collect(),
+            measures: self.measure(&landmarks, &radiograph),
             model: self.model.clone(),
             timing,
         };
         Ok(Analysis { result, radiograph, landmarks, input })
+    }
+
+    fn measure(&self, landmarks: &[Landmark], radiograph: &Radiograph) -> Vec<MeasureResult> {
+        let points: Vec<_> = landmarks.iter().map(|landmark| landmark.point).collect();
+        let of = |set: &MeasureSet| set.of(&points, radiograph.size, radiograph.spacing);
+        self.measures.iter().flat_map(of).map(measure_result).collect()
     }
 
     fn image(&self, bytes: &[u8], radiograph: &Radiograph) -> ImageInfo {
@@ -153,6 +165,18 @@ impl Analyst {
                 study_instance: token(&identity.study_instance_uid),
             }),
         }
+    }
+}
+
+fn measure_result(measure: Measure) -> MeasureResult {
+    let Measure { name, unit, value, class, vertebrae } = measure;
+    MeasureResult {
+        name: name.to_owned(),
+        unit,
+        value: value.ok(),
+        absent: value.err().map(|reason| reason.to_string()),
+        class: class.map(str::to_owned),
+        vertebrae,
     }
 }
 

@@ -35,10 +35,11 @@
 //! |---|---|---|
 //! | [`geometry`], [`landmark`], [`disposition`] | points, spacing, the frame; what was found; what an error asks for | nothing |
 //! | [`radiograph`] | bytes to gray values to the network's input | geometry |
-//! | [`model`] | a bundle: manifest, digests, golden film | geometry |
+//! | [`model`] | a bundle: manifest, digests, golden film | geometry, measure |
 //! | [`inference`] | the trait `Detector`; tract behind it, with convolutions of our own; the way back to source pixels | radiograph, model |
-//! | [`report`] | the published documents, topics, ids, schemas | geometry |
-//! | [`analysis`] | bytes to result, in one call | the four above |
+//! | [`measure`] | clinical measures from landmarks: angles, ratios, distances | geometry, landmark |
+//! | [`report`] | the published documents, topics, ids, schemas | geometry, measure |
+//! | [`analysis`] | bytes to result, in one call | the five above |
 //! | [`acquisition`] | the folder: watch, settle, completeness, ledger, quarantine | report, config |
 //! | [`store`], [`secret`] | the state directory; keys and passwords | report |
 //! | [`outbox`] | the durable queue; its invariants stand first | store, report |
@@ -72,6 +73,7 @@
 //! | a file format | `radiograph/format.rs` and a decoder beside it; `acquisition/completeness/` for "is it whole?" |
 //! | a rule of delivery | `mqtt/delivery.rs` |
 //! | a runtime for the network | a file in `inference/` that implements `Detector` |
+//! | a clinical measure | a file in `measure/`; a bundle's manifest says which it yields |
 //! | the network itself | `network/`, then `train/export.rs`, then `tests/parity/` |
 
 pub mod acquisition;
@@ -85,6 +87,7 @@ pub mod geometry;
 pub mod health;
 pub mod inference;
 pub mod landmark;
+pub mod measure;
 pub mod model;
 pub mod mqtt;
 #[cfg(feature = "torch")]

@@ -79,6 +79,7 @@ fn film(n: usize) -> FilmResult {
             dicom: None,
         },
         landmarks: (0..19).map(landmark).collect(),
+        measures: Vec::new(),
         model: model(),
         timing: Timing { decode_ms: 1.0, frame_ms: 1.0, inference_ms: 1.0 },
     }

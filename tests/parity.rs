@@ -202,6 +202,7 @@ fn parts(expected_px: Vec<Point>) -> BundleParts {
             preprocessing: Preprocessing::NfdpGray8,
         },
         landmarks: CEPHALOGRAM_NAMES.map(text).to_vec(),
+        measures: vec![],
         golden: GoldenFilm {
             file: text("golden.png"),
             sha256: String::new(),

@@ -229,6 +229,7 @@ fn result(film: String) -> FilmResult {
             dicom: None,
         },
         landmarks: (0..19).map(landmark).collect(),
+        measures: Vec::new(),
         model: ModelInfo { name: text("m"), version: text("1"), sha256: "b".repeat(64), backend: text("tract-cpu") },
         timing: Timing { decode_ms: 1.0, frame_ms: 2.0, inference_ms: 3.0 },
     }

@@ -58,10 +58,14 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     allowed.insert("config", &["disposition", "geometry"]);
     allowed.insert("secret", &["disposition"]);
     allowed.insert("radiograph", &["disposition", "geometry"]);
-    allowed.insert("model", &["disposition", "geometry"]);
+    allowed.insert("measure", &["geometry", "landmark"]);
+    allowed.insert("model", &["disposition", "geometry", "measure"]);
     allowed.insert("inference", &["disposition", "geometry", "landmark", "model", "radiograph"]);
-    allowed.insert("report", &["disposition", "geometry"]);
-    allowed.insert("analysis", &["disposition", "geometry", "inference", "landmark", "model", "radiograph", "report"]);
+    allowed.insert("report", &["disposition", "geometry", "measure"]);
+    allowed.insert(
+        "analysis",
+        &["disposition", "geometry", "inference", "landmark", "measure", "model", "radiograph", "report"],
+    );
     allowed.insert("overlay", &["geometry", "landmark", "radiograph"]);
     // These three move films and events; of what is in them they know the published documents at most.
     allowed.insert("acquisition", &["config", "crash_point", "disposition", "report"]);
@@ -72,7 +76,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     allowed.insert("daemon", &["*"]);
     allowed.insert("cli", &["*"]);
     // The trainer shares the device's geometry and decoding, and nothing that serves.
-    let trainer = &["disposition", "geometry", "inference", "landmark", "model", "network", "radiograph", "train"];
+    let trainer =
+        &["disposition", "geometry", "inference", "landmark", "measure", "model", "network", "radiograph", "train"];
     allowed.insert("train", trainer);
     allowed.insert("network", &["geometry", "train"]);
     for root in ["lib", "main", "bin", "build"] {

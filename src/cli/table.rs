@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use crate::geometry::{PixelSpacing, SpacingSource};
-use crate::report::{FilmResult, LandmarkResult};
+use crate::measure::Unit;
+use crate::report::{FilmResult, LandmarkResult, MeasureResult};
 
 /// The table of one film, under a line about the film; ends with a line break.
 pub(super) fn film_table(file: &str, result: &FilmResult) -> String {
-    let FilmResult { image, landmarks, model, timing } = result;
+    let FilmResult { image, landmarks, measures, model, timing } = result;
     let mut text = format!(
         "{file}  {}, {}x{} px, {}\n{} {} ({}): decode {:.0} ms, frame {:.0} ms, inference {:.0} ms\n\n",
         image.format,
@@ -37,6 +38,21 @@ pub(super) fn film_table(file: &str, result: &FilmResult) -> String {
         };
         let sigma = format!("{sx:.1} {sy:.1}");
         line(&mut text, format_args!("{name:width$}{x_px:>9.1}{y_px:>9.1}{mm}{sigma:>14}{score:>8.3}"));
+    }
+    if !measures.is_empty() {
+        line(&mut text, format_args!("\n{:width$}{:>9}", "measure", "value"));
+    }
+    for measure in measures {
+        let MeasureResult { name, unit, value, absent, class, vertebrae } = measure;
+        let value = match (value, unit) {
+            (Some(value), Unit::Degrees) => format!("{value:>9.1} deg"),
+            (Some(value), Unit::Millimetres) => format!("{value:>9.1} mm "),
+            (Some(value), Unit::Ratio) => format!("{value:>9.3}    "),
+            (None, _) => format!("{:>9}    {}", "-", absent.as_deref().unwrap_or_default()),
+        };
+        let vertebrae = vertebrae.map(|[a, b]| format!("vertebrae {a} and {b}")).unwrap_or_default();
+        let class = class.as_deref().unwrap_or_default();
+        line(&mut text, format_args!("{}", format!("{name:width$}{value}  {class}{vertebrae}").trim_end()));
     }
     text
 }
@@ -82,6 +98,7 @@ mod tests {
                 dicom: None,
             },
             landmarks: vec![landmark("sella", 835.25, 996.0), landmark("anterior_nasal_spine", 1.0, 2.0)],
+            measures: Vec::new(),
             model: ModelInfo {
                 name: "ceph".to_owned(),
                 version: "1".to_owned(),
@@ -90,6 +107,31 @@ mod tests {
             },
             timing: Timing { decode_ms: 31.4, frame_ms: 8.0, inference_ms: 402.6 },
         }
+    }
+
+    #[test]
+    fn measures_follow_with_their_class_or_why_there_is_none() {
+        let measure = |name: &str, unit, value| MeasureResult {
+            name: name.to_owned(),
+            unit,
+            value,
+            absent: value.is_none().then(|| "the film's scale is unknown".to_owned()),
+            class: (unit == Unit::Ratio).then(|| "normal".to_owned()),
+            vertebrae: (name == "cobb_1").then_some([5, 13]),
+        };
+        let measures = vec![
+            measure("cobb_1", Unit::Degrees, Some(35.04)),
+            measure("FHI", Unit::Ratio, Some(0.6667)),
+            measure("MW", Unit::Millimetres, None),
+        ];
+        let table = film_table("a.jpg", &FilmResult { measures, ..result(None) });
+        let expected = "
+measure                   value
+cobb_1                     35.0 deg  vertebrae 5 and 13
+FHI                       0.667      normal
+MW                            -    the film's scale is unknown
+";
+        assert!(table.ends_with(expected), "{table}");
     }
 
     #[test]

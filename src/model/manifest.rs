@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::{Point, Size};
+use crate::measure::MeasureSet;
 
 /// The manifest format this build reads and writes.
 pub(super) const FORMAT: u32 = 1;
@@ -29,6 +30,9 @@ pub struct Manifest {
     pub network: Network,
     /// Landmark names in the network's order.
     pub landmarks: Vec<String>,
+    /// What is measured on them and goes into every result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measures: Vec<MeasureSet>,
     /// The film that every installation is tested with.
     pub golden: GoldenFilm,
     /// What it was trained on and how.
@@ -170,6 +174,12 @@ impl Manifest {
             check(&format!("landmarks[{i}]"), is_landmark_name(name), name, "lower-case letters, digits and `_`")?;
             check(&format!("landmarks[{i}]"), seen.insert(name), name, "a name that occurs once")?;
         }
+        for (i, set) in self.measures.iter().enumerate() {
+            let field = format!("measures[{i}]");
+            let names = set.landmarks();
+            check(&field, self.landmarks == names, set, &format!("a set over these landmarks; it needs {names:?}"))?;
+            check(&field, !self.measures[..i].contains(set), set, "a set that occurs once")?;
+        }
         let golden = &self.golden;
         check("golden.file", is_plain_name(&golden.file) && golden.file != *file, &golden.file, NAME_RULE)?;
         check("golden.sha256", is_digest(&golden.sha256), &golden.sha256, DIGEST_RULE)?;
@@ -231,6 +241,7 @@ pub(super) mod tests {
                 preprocessing: Preprocessing::NfdpGray8,
             },
             landmarks: vec!["sella".to_owned(), "nasion".to_owned()],
+            measures: Vec::new(),
             golden: GoldenFilm {
                 file: "golden.png".to_owned(),
                 sha256: "1".repeat(64),
@@ -260,6 +271,22 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_set_of_measures_needs_its_landmarks_once() {
+        let mut spine = manifest();
+        spine.landmarks = MeasureSet::SpineAasce2019.landmarks();
+        let points: Vec<Point> = (0..68).map(|i| Point::new(f64::from(i % 20), f64::from(i / 20))).collect();
+        (spine.golden.expected_px, spine.golden.true_px) = (points.clone(), points);
+        spine.measures = vec![MeasureSet::SpineAasce2019];
+        let json = serde_json::to_value(&spine).expect("plain data");
+        assert_eq!(json["measures"], serde_json::json!(["spine-aasce2019"]));
+        assert_eq!(spine.validate("0.1.0"), Ok(()));
+        spine.measures.push(MeasureSet::SpineAasce2019);
+        assert_eq!(spine.validate("0.1.0").expect_err("twice").field, "measures[1]");
+        spine.measures = vec![MeasureSet::CephalogramIsbi2015];
+        assert_eq!(spine.validate("0.1.0").expect_err("of another film").value, "cephalogram-isbi2015");
+    }
+
+    #[test]
     fn an_unknown_field_is_an_error() {
         let json = serde_json::to_string(&manifest()).expect("plain data").replacen("{", "{\"colour\":1,", 1);
         let error = serde_json::from_str::<Manifest>(&json).expect_err("refused").to_string();
@@ -283,6 +310,7 @@ pub(super) mod tests {
             ("landmarks", |m| m.landmarks.clear()),
             ("landmarks[1]", |m| m.landmarks[1] = "sella".to_owned()),
             ("landmarks[0]", |m| m.landmarks[0] = "Sella Turcica".to_owned()),
+            ("measures[0]", |m| m.measures = vec![MeasureSet::CephalogramIsbi2015]),
             ("golden.file", |m| m.golden.file = "network.onnx".to_owned()),
             ("golden.expected_px", |m| m.golden.expected_px.truncate(1)),
             ("golden.expected_px[0]", |m| m.golden.expected_px[0].x = f64::NAN),

@@ -255,7 +255,8 @@ impl Draft {
 pub(crate) mod tests {
     use super::*;
     use crate::geometry::{PixelSpacing, SpacingSource};
-    use crate::report::{DicomTokens, ImageInfo, LandmarkResult, ModelInfo, Timing};
+    use crate::measure::Unit;
+    use crate::report::{DicomTokens, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, Timing};
 
     /// A result that uses every member, with `landmarks` landmarks; 19 of them make about 3 KiB.
     pub(crate) fn result(landmarks: usize) -> FilmResult {
@@ -280,6 +281,24 @@ pub(crate) mod tests {
                     score: 0.987_654_321,
                 })
                 .collect(),
+            measures: vec![
+                MeasureResult {
+                    name: "cobb_1".to_owned(),
+                    unit: Unit::Degrees,
+                    value: Some(100.0 / 3.0),
+                    absent: None,
+                    class: Some("normal".to_owned()),
+                    vertebrae: Some([5, 13]),
+                },
+                MeasureResult {
+                    name: "MW".to_owned(),
+                    unit: Unit::Millimetres,
+                    value: None,
+                    absent: Some("the film's scale is unknown".to_owned()),
+                    class: None,
+                    vertebrae: None,
+                },
+            ],
             model: ModelInfo {
                 name: "ceph19-nfdp".to_owned(),
                 version: "1".to_owned(),

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::PixelSpacing;
+use crate::measure::Unit;
 
 /// What was found on one film: the `data` of a result event and of a line of `landmarkd predict --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +14,9 @@ pub struct FilmResult {
     pub image: ImageInfo,
     /// In the order of the bundle's manifest.
     pub landmarks: Vec<LandmarkResult>,
+    /// What the bundle measures on them; absent where it measures nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measures: Vec<MeasureResult>,
     /// What found them.
     pub model: ModelInfo,
     /// How long it took.
@@ -105,6 +109,28 @@ pub struct LandmarkResult {
     pub sigma_px: [f64; 2],
     /// 1 is certain, 0 is not.
     pub score: f64,
+}
+
+/// One clinical measure of a result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeasureResult {
+    /// The field's name for it ("SNA").
+    pub name: String,
+    /// Of `value`.
+    pub unit: Unit,
+    /// The value; absent where `absent` says why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// Why there is no value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
+    /// Where the value lies in the norms of the measure's source, if they have a name for it. No diagnosis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// For an angle of a spine: its end vertebrae, counted from the top from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vertebrae: Option<[u8; 2]>,
 }
 
 /// The model behind a result.

@@ -15,7 +15,9 @@ mod status;
 mod topics;
 
 pub use event::{CONTENT_TYPE, Draft, Event, EventKind, MAX_EVENT_BYTES, Origin, ReportError};
-pub use film::{DicomTokens, FilmError, FilmResult, ImageInfo, LandmarkResult, ModelInfo, Stage, Timing};
+pub use film::{
+    DicomTokens, FilmError, FilmResult, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, Stage, Timing,
+};
 pub use identity::{EventId, TokenKey};
 pub use schema::{Schemas, schema};
 pub use status::{Condition, FolderState, Info, Reason, ServiceState, Session, Status};

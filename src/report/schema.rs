@@ -108,9 +108,16 @@ mod tests {
 
     #[test]
     fn a_member_that_is_not_named_is_forbidden_at_every_depth() {
-        for place in
-            ["", "/data", "/data/image", "/data/image/dicom", "/data/landmarks/0", "/data/model", "/data/timing"]
-        {
+        for place in [
+            "",
+            "/data",
+            "/data/image",
+            "/data/image/dicom",
+            "/data/landmarks/0",
+            "/data/measures/0",
+            "/data/model",
+            "/data/timing",
+        ] {
             let mut event = result_event();
             let object = event.pointer_mut(place).and_then(Value::as_object_mut).expect("an object");
             object.insert("patient_name".to_owned(), json!("Doe^Jane"));

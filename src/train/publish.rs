@@ -14,6 +14,7 @@ use super::preset::TrainConfig;
 use crate::geometry::{Point, Size};
 use crate::inference::{InferenceError, Localizer, TractDetector};
 use crate::landmark::CEPHALOGRAM_NAMES;
+use crate::measure::MeasureSet;
 use crate::model::{Bundle, BundleError, BundleParts, GoldenFilm, Manifest, Metrics, Network, Preprocessing};
 use crate::model::{SuccessRate, Training};
 use crate::radiograph::{Format, Limits, Radiograph, decode};
@@ -107,6 +108,7 @@ pub fn publish(directory: &Path, publication: &Publication<'_>) -> Result<(Bundl
             sigma_scale,
             preprocessing: Preprocessing::NfdpGray8,
         },
+        measures: MeasureSet::ALL.into_iter().filter(|set| set.landmarks() == names).collect(),
         landmarks: names,
         golden: GoldenFilm {
             file: "golden.png".to_owned(),
