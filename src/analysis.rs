@@ -188,6 +188,9 @@ fn landmark_result(landmark: &Landmark, spacing: Option<PixelSpacing>) -> Landma
         x_mm: spacing.map(|s| landmark.point.x * s.x_mm),
         y_mm: spacing.map(|s| landmark.point.y * s.y_mm),
         sigma_px: landmark.sigma_px,
+        radius95_px: landmark.radius95_px,
+        // Where pixels are not square, the disc's larger half axis.
+        radius95_mm: landmark.radius95_px.zip(spacing).map(|(radius, s)| radius * s.x_mm.max(s.y_mm)),
         score: landmark.score,
     }
 }

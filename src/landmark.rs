@@ -11,6 +11,8 @@ pub struct Landmark {
     pub point: Point,
     /// The predicted scale of the residual on x and y, in pixels (NFDP's sigma head).
     pub sigma_px: [f64; 2],
+    /// Radius of the disc around it that holds the true landmark in 95 % of cases, in pixels, where the bundle says so.
+    pub radius95_px: Option<f64>,
     /// `1 - mean(sigma)` in the network's normalised units: 1 is certain.
     pub score: f64,
 }

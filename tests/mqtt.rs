@@ -67,6 +67,8 @@ fn film(n: usize) -> FilmResult {
         x_mm: None,
         y_mm: None,
         sigma_px: [1.5, 2.5],
+        radius95_px: None,
+        radius95_mm: None,
         score: 0.9,
     };
     FilmResult {

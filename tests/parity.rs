@@ -9,7 +9,7 @@ use std::path::Path;
 use landmarkd::geometry::{Point, Similarity, Size};
 use landmarkd::inference::{Detector, FrameLandmark, InferenceError, Localizer, SELF_TEST_TOLERANCE_PX, TractDetector};
 use landmarkd::landmark::CEPHALOGRAM_NAMES;
-use landmarkd::model::{Bundle, BundleParts, GoldenFilm, Manifest, Network, Preprocessing, Training};
+use landmarkd::model::{Bundle, BundleParts, Conformal, GoldenFilm, Manifest, Network, Preprocessing, Training};
 use landmarkd::radiograph::{Format, NetworkInput, Radiograph};
 use landmarkd::train::{Array, ExportError, ExportOptions, Storage, Weights, convolutions, export_nfdp};
 use prost::Message;
@@ -198,7 +198,8 @@ fn parts(expected_px: Vec<Point>) -> BundleParts {
             sha256: String::new(),
             frame: FRAME,
             heatmap_stride: 4,
-            sigma_scale: 0.25,
+            sigma_scale: vec![0.25; LANDMARKS],
+            conformal: Conformal { radius90: 2.0, radius95: 3.0 },
             preprocessing: Preprocessing::NfdpGray8,
         },
         landmarks: CEPHALOGRAM_NAMES.map(text).to_vec(),

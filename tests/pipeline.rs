@@ -217,6 +217,8 @@ fn result(film: String) -> FilmResult {
         x_mm: None,
         y_mm: None,
         sigma_px: [1.5, 2.5],
+        radius95_px: None,
+        radius95_mm: None,
         score: 0.9,
     };
     FilmResult {

@@ -27,17 +27,21 @@ pub(super) fn film_table(file: &str, result: &FilmResult) -> String {
     let mm = if in_mm { format!("{:>9}{:>9}", "x mm", "y mm") } else { String::new() };
     line(
         &mut text,
-        format_args!("{:width$}{:>9}{:>9}{mm}{:>14}{:>8}", "landmark", "x px", "y px", "sigma px", "score"),
+        format_args!(
+            "{:width$}{:>9}{:>9}{mm}{:>14}{:>8}{:>8}",
+            "landmark", "x px", "y px", "sigma px", "r95 px", "score"
+        ),
     );
     for landmark in landmarks {
-        let LandmarkResult { name, x_px, y_px, x_mm, y_mm, sigma_px: [sx, sy], score } = landmark;
+        let LandmarkResult { name, x_px, y_px, x_mm, y_mm, sigma_px: [sx, sy], radius95_px, score, .. } = landmark;
         let mm = match (x_mm, y_mm) {
             (Some(x), Some(y)) => format!("{x:>9.2}{y:>9.2}"),
             _ if in_mm => " ".repeat(18),
             _ => String::new(),
         };
         let sigma = format!("{sx:.1} {sy:.1}");
-        line(&mut text, format_args!("{name:width$}{x_px:>9.1}{y_px:>9.1}{mm}{sigma:>14}{score:>8.3}"));
+        let radius = radius95_px.map_or_else(|| "-".to_owned(), |radius| format!("{radius:.1}"));
+        line(&mut text, format_args!("{name:width$}{x_px:>9.1}{y_px:>9.1}{mm}{sigma:>14}{radius:>8}{score:>8.3}"));
     }
     if !measures.is_empty() {
         line(&mut text, format_args!("\n{:width$}{:>9}", "measure", "value"));
@@ -86,6 +90,8 @@ mod tests {
             x_mm: mm(x_px),
             y_mm: mm(y_px),
             sigma_px: [4.04, 11.26],
+            radius95_px: (name == "sella").then_some(20.64),
+            radius95_mm: None,
             score: 0.98765,
         };
         FilmResult {
@@ -126,10 +132,10 @@ mod tests {
         ];
         let table = film_table("a.jpg", &FilmResult { measures, ..result(None) });
         let expected = "
-measure                   value
-cobb_1                     35.0 deg  vertebrae 5 and 13
-FHI                       0.667      normal
-MW                            -    the film's scale is unknown
+measure                 value
+cobb_1                   35.0 deg  vertebrae 5 and 13
+FHI                     0.667      normal
+MW                          -    the film's scale is unknown
 ";
         assert!(table.ends_with(expected), "{table}");
     }
@@ -143,9 +149,9 @@ MW                            -    the film's scale is unknown
 a.jpg  jpeg, 1935x2400 px, 0.1000 mm/px as configured
 ceph 1 (tract-cpu): decode 31 ms, frame 8 ms, inference 403 ms
 
-landmark                 x px     y px     x mm     y mm      sigma px   score
-sella                   835.2    996.0    83.53    99.60      4.0 11.3   0.988
-anterior_nasal_spine      1.0      2.0     0.10     0.20      4.0 11.3   0.988
+landmark                 x px     y px     x mm     y mm      sigma px  r95 px   score
+sella                   835.2    996.0    83.53    99.60      4.0 11.3    20.6   0.988
+anterior_nasal_spine      1.0      2.0     0.10     0.20      4.0 11.3       -   0.988
 "
         );
         let without = film_table("a.jpg", &result(None));

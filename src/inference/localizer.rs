@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Detector, FrameLandmark, InferenceError, TractDetector};
 use crate::geometry::Point;
 use crate::landmark::Landmark;
-use crate::model::Bundle;
+use crate::model::{Bundle, Conformal};
 use crate::radiograph::{Format, NetworkInput, Radiograph, network_input};
 
 /// How far the network may place a landmark of the golden film from where it placed it when the bundle was made, in
@@ -16,7 +16,8 @@ pub const SELF_TEST_TOLERANCE_PX: f64 = 0.5;
 pub struct Localizer {
     detector: Box<dyn Detector>,
     names: Vec<String>,
-    sigma_scale: f64,
+    /// What sigma is multiplied with, and the radius in units of the result; of a bundle.
+    calibration: Option<(Vec<f64>, Conformal)>,
 }
 
 /// What was found on one film, and how.
@@ -41,13 +42,14 @@ impl Localizer {
         let manifest = bundle.manifest();
         let names = manifest.landmarks.clone();
         let detector = TractDetector::new(bundle.network(), manifest.network.frame, names.len())?;
-        Ok(Self { sigma_scale: manifest.network.sigma_scale, ..Self::with_detector(Box::new(detector), names) })
+        let calibration = Some((manifest.network.sigma_scale.clone(), manifest.network.conformal));
+        Ok(Self { calibration, ..Self::with_detector(Box::new(detector), names) })
     }
 
     /// A localizer over any detector, its sigma taken as it is; `names` are in the detector's order.
     #[must_use]
     pub fn with_detector(detector: Box<dyn Detector>, names: Vec<String>) -> Self {
-        Self { detector, names, sigma_scale: 1.0 }
+        Self { detector, names, calibration: None }
     }
 
     /// What computes ("tract-cpu").
@@ -81,13 +83,19 @@ impl Localizer {
             });
         }
         let to_source = input.from_source.inverse();
-        let named = |(name, found): (&String, FrameLandmark)| Landmark {
-            name: name.clone(),
-            point: to_source.apply(found.point),
-            sigma_px: found.sigma_px.map(|sigma| sigma * self.sigma_scale * to_source.scale()),
-            score: found.score,
+        let named = |(i, found): (usize, FrameLandmark)| {
+            let scale = self.calibration.as_ref().map_or(1.0, |(scales, _)| scales[i]);
+            let sigma_px = found.sigma_px.map(|sigma| sigma * scale * to_source.scale());
+            let radius = |(_, conformal): &(_, Conformal)| conformal.radius95 * root_mean_square(sigma_px);
+            Landmark {
+                name: self.names[i].clone(),
+                point: to_source.apply(found.point),
+                sigma_px,
+                radius95_px: self.calibration.as_ref().map(radius),
+                score: found.score,
+            }
         };
-        let landmarks = self.names.iter().zip(found).map(named).collect();
+        let landmarks = found.into_iter().enumerate().map(named).collect();
         Ok(Localization { landmarks, input, frame_time: framed - start, inference_time })
     }
 
@@ -102,6 +110,12 @@ impl Localizer {
         let distance = |(landmark, expected): (&Landmark, &Point)| landmark.point.distance(*expected);
         Ok(found.iter().zip(&bundle.manifest().golden.expected_px).map(distance).fold(0.0, f64::max))
     }
+}
+
+/// What [`Conformal`] counts its radii in.
+#[must_use]
+pub fn root_mean_square([x, y]: [f64; 2]) -> f64 {
+    f64::midpoint(x * x, y * y).sqrt()
 }
 
 fn golden_radiograph(bundle: &Bundle) -> Result<Radiograph, InferenceError> {
@@ -160,7 +174,17 @@ mod tests {
         // The frame's centre (64, 64) is the film's (200, 256); 32 rows above it are 160 source rows.
         assert!(sella.point.distance(Point::new(200.0, 96.0)) < 1e-9, "{sella:?}");
         assert!((sella.sigma_px[0] - 10.0).abs() < 1e-9 && (sella.sigma_px[1] - 15.0).abs() < 1e-9, "{sella:?}");
-        assert_eq!((sella.name.as_str(), sella.score), ("sella", 0.9));
+        assert_eq!((sella.name.as_str(), sella.score, sella.radius95_px), ("sella", 0.9, None));
+    }
+
+    #[test]
+    fn a_bundles_calibration_is_of_each_landmark() {
+        let calibration = Some((vec![2.0], Conformal { radius90: 1.0, radius95: 3.0 }));
+        let found = Localizer { calibration, ..fixed(&["sella"]) }.localize(&film(400, 512)).expect("one landmark");
+        let sella = &found.landmarks[0];
+        assert!((sella.sigma_px[0] - 20.0).abs() < 1e-9 && (sella.sigma_px[1] - 30.0).abs() < 1e-9, "{sella:?}");
+        let radius = 3.0 * (0.5 * (400.0_f64 + 900.0)).sqrt();
+        assert!((sella.radius95_px.expect("calibrated") - radius).abs() < 1e-9, "{sella:?}");
     }
 
     #[test]

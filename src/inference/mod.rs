@@ -5,7 +5,7 @@ mod localizer;
 mod tract;
 mod widen;
 
-pub use localizer::{Localization, Localizer, SELF_TEST_TOLERANCE_PX};
+pub use localizer::{Localization, Localizer, SELF_TEST_TOLERANCE_PX, root_mean_square};
 pub use tract::TractDetector;
 
 use crate::disposition::Disposition;

@@ -57,11 +57,24 @@ pub struct Network {
     pub frame: Size,
     /// Frame pixels per heatmap pixel.
     pub heatmap_stride: u32,
-    /// What the network's sigma is multiplied with, so that 68 % of the errors on x and y of the validation films lie
-    /// within it: training leaves its unit open, since the flow scales it too.
-    pub sigma_scale: f64,
+    /// What the network's sigma of each landmark is multiplied with, so that 68 % of the errors on x and y of the
+    /// validation films lie within it: training leaves its unit open, since the flow scales it too.
+    pub sigma_scale: Vec<f64>,
+    /// How far around a landmark the true one is to be expected.
+    pub conformal: Conformal,
     /// How a film becomes its input.
     pub preprocessing: Preprocessing,
+}
+
+/// Radii of discs that held the true landmark on this share of the validation films (split conformal prediction, Vovk
+/// et al. 2005), in units of the root mean square of the landmark's calibrated sigma on x and y.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conformal {
+    /// For 90 %.
+    pub radius90: f64,
+    /// For 95 %.
+    pub radius95: f64,
 }
 
 /// How a film becomes the network's input; a closed set, so that no daemon guesses.
@@ -152,8 +165,8 @@ impl Manifest {
             if holds { Ok(()) } else { Err(Fault { field, value, expected }) }
         };
         let landmarks = self.landmarks.len();
-        let Network { file, sha256, frame, heatmap_stride, sigma_scale, preprocessing: Preprocessing::NfdpGray8 } =
-            &self.network;
+        let Network { file, sha256, frame, heatmap_stride, sigma_scale, conformal, preprocessing } = &self.network;
+        let Preprocessing::NfdpGray8 = preprocessing;
         check("format", self.format == FORMAT, &self.format, "1, the format this daemon reads")?;
         check("name", is_plain_name(&self.name), &self.name, NAME_RULE)?;
         check("version", triple(&self.version).is_some(), &self.version, VERSION_RULE)?;
@@ -166,9 +179,18 @@ impl Manifest {
         let sides = format!("sides that are multiples of {FRAME_MULTIPLE} up to {MAX_FRAME_SIDE}");
         check("network.frame", side(frame.width) && side(frame.height), frame, &sides)?;
         check("network.heatmap_stride", *heatmap_stride == 4, heatmap_stride, "4")?;
-        let positive = sigma_scale.is_finite() && *sigma_scale > 0.0;
-        check("network.sigma_scale", positive, sigma_scale, "a number above 0")?;
         check("landmarks", landmarks > 0, &landmarks, "at least one name")?;
+        let positive = |v: f64| v.is_finite() && v > 0.0;
+        let scales = format!("{} figures", sigma_scale.len());
+        let one_each = format!("{landmarks} figures, one a landmark");
+        check("network.sigma_scale", sigma_scale.len() == landmarks, &scales, &one_each)?;
+        for (i, &scale) in sigma_scale.iter().enumerate() {
+            check(&format!("network.sigma_scale[{i}]"), positive(scale), &scale, "a number above 0")?;
+        }
+        let Conformal { radius90, radius95 } = *conformal;
+        check("network.conformal.radius90", positive(radius90), &radius90, "a number above 0")?;
+        let ordered = radius95.is_finite() && radius95 >= radius90;
+        check("network.conformal.radius95", ordered, &radius95, "a number not below radius90")?;
         let mut seen = BTreeSet::new();
         for (i, name) in self.landmarks.iter().enumerate() {
             check(&format!("landmarks[{i}]"), is_landmark_name(name), name, "lower-case letters, digits and `_`")?;
@@ -237,7 +259,8 @@ pub(super) mod tests {
                 sha256: "0".repeat(64),
                 frame: Size::new(96, 128),
                 heatmap_stride: 4,
-                sigma_scale: 0.25,
+                sigma_scale: vec![0.25, 0.5],
+                conformal: Conformal { radius90: 2.0, radius95: 3.0 },
                 preprocessing: Preprocessing::NfdpGray8,
             },
             landmarks: vec!["sella".to_owned(), "nasion".to_owned()],
@@ -275,6 +298,7 @@ pub(super) mod tests {
         let mut spine = manifest();
         spine.landmarks = MeasureSet::SpineAasce2019.landmarks();
         let points: Vec<Point> = (0..68).map(|i| Point::new(f64::from(i % 20), f64::from(i / 20))).collect();
+        spine.network.sigma_scale = vec![1.0; 68];
         (spine.golden.expected_px, spine.golden.true_px) = (points.clone(), points);
         spine.measures = vec![MeasureSet::SpineAasce2019];
         let json = serde_json::to_value(&spine).expect("plain data");
@@ -306,7 +330,10 @@ pub(super) mod tests {
             ("network.frame", |m| m.network.frame = Size::new(100, 128)),
             ("network.frame", |m| m.network.frame = Size::new(0, 128)),
             ("network.heatmap_stride", |m| m.network.heatmap_stride = 8),
-            ("network.sigma_scale", |m| m.network.sigma_scale = 0.0),
+            ("network.sigma_scale", |m| m.network.sigma_scale.truncate(1)),
+            ("network.sigma_scale[1]", |m| m.network.sigma_scale[1] = 0.0),
+            ("network.conformal.radius90", |m| m.network.conformal.radius90 = f64::NAN),
+            ("network.conformal.radius95", |m| m.network.conformal.radius95 = 1.5),
             ("landmarks", |m| m.landmarks.clear()),
             ("landmarks[1]", |m| m.landmarks[1] = "sella".to_owned()),
             ("landmarks[0]", |m| m.landmarks[0] = "Sella Turcica".to_owned()),

@@ -12,4 +12,4 @@ mod bundle;
 mod manifest;
 
 pub use bundle::{Bundle, BundleError, BundleParts};
-pub use manifest::{GoldenFilm, Manifest, Metrics, Network, Preprocessing, SuccessRate, Training};
+pub use manifest::{Conformal, GoldenFilm, Manifest, Metrics, Network, Preprocessing, SuccessRate, Training};

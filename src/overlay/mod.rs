@@ -190,7 +190,13 @@ mod tests {
     }
 
     fn landmark(x: f64, y: f64) -> Landmark {
-        Landmark { name: "sella".to_owned(), point: Point::new(x, y), sigma_px: [4.0, 9.0], score: 0.9 }
+        Landmark {
+            name: "sella".to_owned(),
+            point: Point::new(x, y),
+            sigma_px: [4.0, 9.0],
+            radius95_px: None,
+            score: 0.9,
+        }
     }
 
     #[test]

@@ -278,6 +278,8 @@ pub(crate) mod tests {
                     x_mm: Some(100.0 / 3.0),
                     y_mm: Some(200.0 / 3.0),
                     sigma_px: [1.0 / 3.0, 0.1 + 0.2],
+                    radius95_px: Some(10.0 / 3.0),
+                    radius95_mm: Some(1.0 / 3.0),
                     score: 0.987_654_321,
                 })
                 .collect(),

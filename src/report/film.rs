@@ -107,6 +107,13 @@ pub struct LandmarkResult {
     pub y_mm: Option<f64>,
     /// The predicted scale of the error on x and y, in source pixels.
     pub sigma_px: [f64; 2],
+    /// Radius of the disc around the landmark that holds the true one in 95 % of cases, as measured on films like
+    /// those the bundle was trained for; in source pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub radius95_px: Option<f64>,
+    /// `radius95_px` in millimetres, where the scale is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub radius95_mm: Option<f64>,
     /// 1 is certain, 0 is not.
     pub score: f64,
 }

@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::datasets::{IsbiSplit, Truth, hold_out, isbi};
-use super::metrics::{CEPHALOGRAM_THRESHOLDS_MM, summarise};
+use super::datasets::{AasceSplit, Dataset, HandPart, IsbiSplit, Truth, aasce, generic, hand, hold_out_groups, isbi};
+use super::metrics::CEPHALOGRAM_THRESHOLDS_MM;
 use super::publish::{Publication, publish};
-use super::{ISBI_MM_PER_PX, TrainConfig, Weights, checkpoint, evaluate};
+use super::{EVALUATION_FILE, Evaluation, FilmErrors, Protocol, Setting, TestedFilm, Unit, replace_file};
+use super::{
+    ErrorCurve, TrainConfig, Weights, box_plot_svg, check, checkpoint, compare, cumulative_error_svg, evaluate,
+};
 use crate::inference::Localizer;
+use crate::landmark::CEPHALOGRAM_NAMES;
 use crate::model::{Bundle, Training};
 
 /// What is said where the engine is needed and was not built.
@@ -31,14 +35,96 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at a data set before a night is spent on it.
+    Data(DataArgs),
     /// Train a network (needs the feature `torch`).
     Train(TrainArgs),
     /// Measure a bundle on a test set.
     Evaluate(EvaluateArgs),
+    /// Say whether one evaluation is better than another on the same films, or only luckier.
+    Compare(CompareArgs),
     /// Make a bundle of a run's best weights.
     Export(ExportArgs),
     /// Compare a bundle's network with the trained one it was made of, in pixels (needs the feature `torch`).
     Agree(AgreeArgs),
+}
+
+/// What `landmark-train data` is told.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// List what a data set holds and what is wrong with it; exits with 1 where something must be mended.
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The data set's root.
+    root: PathBuf,
+    /// How it is laid out.
+    #[arg(long, value_enum, default_value = "isbi")]
+    layout: Layout,
+    /// For own films: the labels, CSV or COCO keypoints.
+    #[arg(long, required_if_eq("layout", "own"))]
+    labels: Option<PathBuf>,
+    /// Draw every film, small, with its landmarks, into this PNG.
+    #[arg(long)]
+    sheet: Option<PathBuf>,
+}
+
+/// The layouts that data sets are published in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Layout {
+    /// ISBI 2015, training films: RawImage/TrainingData, 400_senior, 400_junior.
+    Isbi,
+    /// AASCE 2019, training films: data/train, labels/train.
+    Aasce,
+    /// The Digital Hand Atlas: images, all.csv, cv/set1.
+    Hand,
+    /// A folder of images and a file of labels.
+    Own,
+}
+
+impl CheckArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let root = &self.root;
+        let dataset = match (self.layout, &self.labels) {
+            (Layout::Isbi, _) => Dataset {
+                landmarks: CEPHALOGRAM_NAMES.map(str::to_owned).to_vec(),
+                films: isbi(root, IsbiSplit::Train, Truth::Mean)?,
+                notes: Vec::new(),
+            },
+            (Layout::Aasce, _) => aasce(root, AasceSplit::Train)?,
+            (Layout::Hand, _) => hand(root, 1, HandPart::Train)?,
+            (Layout::Own, Some(labels)) => generic(root, labels)?,
+            (Layout::Own, None) => bail!("--layout own needs --labels"),
+        };
+        let bar = progress(dataset.films.len());
+        let findings = check(&dataset, || bar.inc(1));
+        bar.finish_and_clear();
+        println!("{findings}");
+        if let Some(path) = &self.sheet {
+            findings.sheet.save(path).with_context(|| format!("{}", path.display()))?;
+            println!("drawn: {}", path.display());
+        }
+        if !findings.faults.is_empty() {
+            bail!("{} has faults that must be mended before training", root.display());
+        }
+        Ok(())
+    }
+}
+
+impl DataArgs {
+    fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            DataCommand::Check(args) => args.run(),
+        }
+    }
 }
 
 /// What `landmark-train train` is told.
@@ -109,7 +195,28 @@ pub struct EvaluateArgs {
     /// Whose landmarks count as true.
     #[arg(long, value_enum, default_value = "mean")]
     truth: Truth,
-    /// Print the summary as one JSON object and nothing else on standard output.
+    /// How errors are counted.
+    #[arg(long, value_enum, default_value = "exact")]
+    protocol: Protocol,
+    /// A folder for evaluation.json, errors.csv, cumulative.svg and landmarks.svg.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print the evaluation as one JSON object and nothing else on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `landmark-train compare` is told.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The evaluation.json of the one, or its folder.
+    a: PathBuf,
+    /// The other's: the verdict is about this one.
+    b: PathBuf,
+    /// Of the resampling.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print the comparison as one JSON object and nothing else on standard output.
     #[arg(long)]
     json: bool,
 }
@@ -200,17 +307,54 @@ impl EvaluateArgs {
         let films = isbi(&self.data, self.split, self.truth)?;
         let started = Instant::now();
         let bar = progress(films.len());
-        let errors = evaluate(&mut localizer, &films, ISBI_MM_PER_PX, |done| bar.set_position(done as u64))?;
+        let tested = evaluate(&mut localizer, &films, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
-        let summary = summarise(&errors, &CEPHALOGRAM_THRESHOLDS_MM);
+        let manifest = bundle.manifest();
+        let setting = Setting {
+            model: format!("{} {}", manifest.name, manifest.version),
+            sha256: manifest.network.sha256.clone(),
+            protocol: self.protocol,
+            data: self.split.words().to_owned(),
+            truth: self.truth.words().to_owned(),
+            unit: Unit::Mm,
+        };
+        let errors = |film: &TestedFilm| FilmErrors { film: film.name.clone(), errors: film.errors_mm(self.protocol) };
+        let per_film = tested.iter().map(errors).collect();
+        let evaluation = Evaluation::new(setting, &manifest.landmarks, per_film, &CEPHALOGRAM_THRESHOLDS_MM)?;
+        if let Some(out) = &self.out {
+            write_evaluation(out, &evaluation)?;
+        }
         if self.json {
-            println!("{}", serde_json::to_string(&summary)?);
+            println!("{}", serde_json::to_string(&evaluation)?);
             return Ok(());
         }
-        println!("{summary}");
+        print!("{}", evaluation.table());
         println!("{:.2} films/s", films.len() as f64 / started.elapsed().as_secs_f64());
-        for (name, mre) in bundle.manifest().landmarks.iter().zip(&summary.per_landmark_mre_mm) {
-            println!("  {name:<24} {mre:6.3} mm");
+        Ok(())
+    }
+}
+
+fn write_evaluation(out: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
+    evaluation.write(out)?;
+    let (errors, unit) = (evaluation.errors(), evaluation.setting.unit);
+    let curve = ErrorCurve { name: &evaluation.setting.model, errors: errors.clone() };
+    let curve = cumulative_error_svg(&[curve], &CEPHALOGRAM_THRESHOLDS_MM, unit)?;
+    replace_file(&out.join("cumulative.svg"), &curve)?;
+    replace_file(&out.join("landmarks.svg"), &box_plot_svg(&evaluation.landmarks(), &errors, unit)?)?;
+    Ok(())
+}
+
+impl CompareArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let read = |path: &Path| {
+            let file = if path.is_dir() { path.join(EVALUATION_FILE) } else { path.to_owned() };
+            Evaluation::read(&file)
+        };
+        let comparison = compare(&read(&self.a)?, &read(&self.b)?, self.seed)?;
+        if self.json {
+            println!("{}", serde_json::to_string(&comparison)?);
+        } else {
+            println!("{comparison}");
         }
         Ok(())
     }
@@ -220,13 +364,12 @@ impl ExportArgs {
     fn run(self) -> anyhow::Result<()> {
         let (weights, config) = best_of(&self.run)?;
         let name = self.out.file_name().and_then(|name| name.to_str()).context("--out has no name")?;
-        let (train, validation) = hold_out(isbi(&self.data, IsbiSplit::Train, Truth::Mean)?, config.hold_out_every);
+        let (train, validation) =
+            hold_out_groups(isbi(&self.data, IsbiSplit::Train, Truth::Mean)?, config.hold_out_every);
         let mut tests = Vec::new();
-        for (truth, words) in
-            [(Truth::Mean, "mean of senior and junior"), (Truth::Challenge, "challenge (senior reader)")]
-        {
+        for truth in [Truth::Mean, Truth::Challenge] {
             let films = isbi(&self.data, IsbiSplit::Test1, truth)?;
-            tests.push(("ISBI 2015 Test1".to_owned(), words.to_owned(), films));
+            tests.push((IsbiSplit::Test1.words().to_owned(), truth.words().to_owned(), films));
         }
         let training = Training {
             data: "ISBI 2015 lateral cephalograms, training films, mean of both readers".to_owned(),
@@ -265,8 +408,10 @@ impl Cli {
     /// With the chain of what went wrong.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Data(args) => args.run(),
             Command::Train(args) => args.run(),
             Command::Evaluate(args) => args.run(),
+            Command::Compare(args) => args.run(),
             Command::Export(args) => args.run(),
             Command::Agree(args) => args.run(),
         }
@@ -309,12 +454,13 @@ impl TrainArgs {
 
     #[cfg(feature = "torch")]
     fn run(self) -> anyhow::Result<()> {
+        use super::datasets::ISBI_MM_PER_PX;
         use super::{Run, create_folder, load};
-        use crate::landmark::CEPHALOGRAM_NAMES;
         use crate::network::{Engine, EngineOptions, NfdpConfig};
 
         let config = self.config()?;
-        let (train, validation) = hold_out(isbi(&self.data, IsbiSplit::Train, self.truth)?, config.hold_out_every);
+        let (train, validation) =
+            hold_out_groups(isbi(&self.data, IsbiSplit::Train, self.truth)?, config.hold_out_every);
         tracing::info!("{} films train, {} validate; decoding", train.len(), validation.len());
         let (train, validation) = (load(&train, config.frame)?, load(&validation, config.frame)?);
         let model = NfdpConfig { landmarks: CEPHALOGRAM_NAMES.len(), heatmap_relu: config.heatmap_relu };

@@ -26,6 +26,8 @@ pub struct TrainingFilm {
     pub film: Film,
     /// In source pixels.
     pub landmarks: Vec<Point>,
+    /// Which of them are known.
+    pub visible: Vec<bool>,
 }
 
 /// What a loader yields: a batch and which films it holds.
@@ -122,12 +124,12 @@ fn training_batch(films: &[TrainingFilm], chosen: &[usize], config: &LoaderConfi
 }
 
 fn push_targets(batch: &mut Batch, film: &TrainingFilm, to_frame: impl Fn(Point) -> Point) {
-    for &landmark in &film.landmarks {
+    for (&landmark, &visible) in film.landmarks.iter().zip(&film.visible) {
         let p = to_frame(landmark);
         let Size { width, height } = batch.frame;
         batch.targets.push((p.x / f64::from(width) - 0.5) as f32);
         batch.targets.push((p.y / f64::from(height) - 0.5) as f32);
-        batch.visible.push(if batch.frame.contains(p) { 1.0 } else { 0.0 });
+        batch.visible.push(if visible && batch.frame.contains(p) { 1.0 } else { 0.0 });
     }
 }
 
@@ -160,6 +162,7 @@ mod tests {
                 name: i.to_string(),
                 film: Film::new(&radiograph, 1),
                 landmarks: vec![Point::new(5.0, 70.0), Point::new(30.0, 40.0)],
+                visible: vec![true, true],
             }
         };
         Arc::new((0..n).map(film).collect())

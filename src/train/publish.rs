@@ -6,11 +6,13 @@ use std::path::Path;
 
 use super::atlas::{Atlas, AtlasError, atlas};
 use super::batch::Weights;
-use super::datasets::LabelledFilm;
-use super::evaluate::{EvaluateError, ISBI_MM_PER_PX, evaluate, sigma_scale};
+use super::calibration::{Case, Coverage, calibrate, coverage};
+use super::datasets::{ISBI_MM_PER_PX, LabelledFilm};
+use super::evaluate::{EvaluateError, TestedFilm, evaluate};
 use super::export::{ExportError, ExportOptions, export_nfdp};
 use super::metrics::{CEPHALOGRAM_THRESHOLDS_MM, Summary, summarise};
 use super::preset::TrainConfig;
+use super::reference::Protocol;
 use crate::geometry::{Point, Size};
 use crate::inference::{InferenceError, Localizer, TractDetector};
 use crate::landmark::CEPHALOGRAM_NAMES;
@@ -54,6 +56,11 @@ pub enum PublishError {
     /// The golden film could not be made.
     #[error(transparent)]
     Atlas(#[from] AtlasError),
+    /// Sigma and its radii need films that were not learnt.
+    #[error(
+        "the run validated on fewer than two films; train with --hold-out-every above 0 to say how uncertain it is"
+    )]
+    NoValidation,
     /// The exported network does not run.
     #[error(transparent)]
     Inference(#[from] InferenceError),
@@ -83,12 +90,17 @@ pub fn publish(directory: &Path, publication: &Publication<'_>) -> Result<(Bundl
     let gray = pixels.iter().map(|&v| u16::from(v) * 257).collect();
     let found = localizer.localize(&Radiograph::gray(Format::Png, size, gray))?.landmarks;
 
-    let sigma_scale = sigma_scale(&mut localizer, validation)?;
-    tracing::info!("sigma counts {sigma_scale:.4} times");
+    let calibration =
+        calibrate(&cases(&evaluate(&mut localizer, validation, |_| {})?)).ok_or(PublishError::NoValidation)?;
+    let (scales, conformal) = (&calibration.sigma_scale, calibration.conformal);
+    tracing::info!("sigma counts {scales:.4?} times; radii at {conformal:?}");
     let mut summaries = Vec::new();
     let mut errors = Vec::new();
+    let mut held = Vec::new();
     for (test, truth, films) in tests.iter() {
-        let measured = evaluate(&mut localizer, films, ISBI_MM_PER_PX, |_| {})?;
+        let tested = evaluate(&mut localizer, films, |_| {})?;
+        let measured: Vec<Vec<f64>> = tested.iter().map(|film| film.errors_mm(Protocol::Exact)).collect();
+        held.push(coverage(&cases(&tested), &calibration));
         let summary = summarise(&measured, &CEPHALOGRAM_THRESHOLDS_MM);
         tracing::info!("{test} against {truth}: {summary}");
         summaries.push(summary);
@@ -105,7 +117,8 @@ pub fn publish(directory: &Path, publication: &Publication<'_>) -> Result<(Bundl
             sha256: String::new(),
             frame: config.frame,
             heatmap_stride: 4,
-            sigma_scale,
+            sigma_scale: calibration.sigma_scale.clone(),
+            conformal,
             preprocessing: Preprocessing::NfdpGray8,
         },
         measures: MeasureSet::ALL.into_iter().filter(|set| set.landmarks() == names).collect(),
@@ -127,9 +140,13 @@ pub fn publish(directory: &Path, publication: &Publication<'_>) -> Result<(Bundl
         notice: "Research use. Not a medical device; not for diagnosis or treatment.".to_owned(),
     };
     let golden_mm = mean_distance(&manifest.golden.expected_px, true_px);
-    let card = card(&manifest, &errors, &summaries, config, golden_mm);
+    let card = card(&manifest, &errors, &summaries, &held, config, golden_mm);
     let bundle = Bundle::write(directory, BundleParts { manifest, network, golden: golden.png(), card })?;
     Ok((bundle, summaries))
+}
+
+fn cases(films: &[TestedFilm]) -> Vec<Vec<Case>> {
+    films.iter().map(TestedFilm::cases).collect()
 }
 
 fn load(film: &LabelledFilm) -> Result<Radiograph, Box<dyn std::error::Error + Send + Sync>> {
@@ -163,6 +180,7 @@ fn card(
     manifest: &Manifest,
     errors: &[Vec<Vec<f64>>],
     summaries: &[Summary],
+    held: &[Coverage],
     config: &TrainConfig,
     golden_px: f64,
 ) -> String {
@@ -213,10 +231,16 @@ fn card(
     }
     let _ = write!(
         text,
-        "\n## Sigma\n\nThe network's sigma counts {:.4} times: then 68 % of the errors on x and y of the validation films lie \
-         within it, over all landmarks. It is not calibrated for each landmark.\n",
-        network.sigma_scale
+        "\n## Uncertainty\n\nSigma is multiplied, landmark by landmark, so that 68.3 % of the errors on x and y of the \
+         validation films lie within it; `radius95_px` is a split-conformal radius over all landmarks of these films. \
+         Share of the test films within them:\n\n\
+         | test set | truth | one sigma % | 90 % radius | 95 % radius |\n|---|---|---|---|---|\n"
     );
+    for (metrics, Coverage { sigma, radius90, radius95 }) in manifest.metrics.iter().zip(held) {
+        let [sigma, radius90, radius95] = [sigma, radius90, radius95].map(|share| 100.0 * share);
+        let Metrics { data, truth, .. } = metrics;
+        let _ = writeln!(text, "| {data} | {truth} | {sigma:.1} | {radius90:.1} | {radius95:.1} |");
+    }
     let _ = write!(
         text,
         "\n## Golden film\n\n`{}` ({}): {}. On it this network lies {golden_px:.2} px from the true mean shape on \

@@ -81,12 +81,12 @@ pub fn load(films: &[LabelledFilm], frame: Size) -> Result<Vec<TrainingFilm>, Da
     films
         .par_iter()
         .map(|labelled| {
-            let LabelledFilm { name, path, landmarks } = labelled;
+            let LabelledFilm { name, path, landmarks, visible, .. } = labelled;
             let bytes = fs::read(path).map_err(|source| DatasetError::Io { path: path.clone(), source })?;
             let radiograph = decode(&bytes, &Limits::default())
                 .map_err(|e| DatasetError::Film { path: path.clone(), reason: e.to_string() })?;
             let film = Film::new(&radiograph, reduction_factor(radiograph.size, frame));
-            Ok(TrainingFilm { name: name.clone(), film, landmarks: landmarks.clone() })
+            Ok(TrainingFilm { name: name.clone(), film, landmarks: landmarks.clone(), visible: visible.clone() })
         })
         .collect()
 }

@@ -10,6 +10,9 @@ use super::{DatasetError, LabelledFilm};
 use crate::geometry::Point;
 use crate::landmark::CEPHALOGRAM_NAMES;
 
+/// The scale of every film, in millimetres a pixel.
+pub const ISBI_MM_PER_PX: f64 = 0.1;
+
 const LAYOUT: &str = "RawImage/{TrainingData,Test1Data,Test2Data}/NNN.* and 400_senior/NNN.txt, 400_junior/NNN.txt";
 
 /// A part of the data set.
@@ -24,6 +27,18 @@ pub enum IsbiSplit {
     Test2,
 }
 
+impl IsbiSplit {
+    /// As it is called in cards and evaluations.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Train => "ISBI 2015 training",
+            Self::Test1 => "ISBI 2015 Test1",
+            Self::Test2 => "ISBI 2015 Test2",
+        }
+    }
+}
+
 /// Whose landmarks count as true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,6 +51,19 @@ pub enum Truth {
     Junior,
     /// The challenge's own file, made by the senior reader.
     Challenge,
+}
+
+impl Truth {
+    /// As it is called in cards and evaluations.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Mean => "mean of senior and junior",
+            Self::Senior => "senior",
+            Self::Junior => "junior",
+            Self::Challenge => "challenge (senior reader)",
+        }
+    }
 }
 
 /// The films of a split in order of name, with the landmarks of the chosen truth.
@@ -76,7 +104,7 @@ fn labelled(root: &Path, path: PathBuf, truth: Truth) -> Result<LabelledFilm, Da
             senior.into_iter().zip(junior).map(|(a, b)| a.midpoint(b)).collect()
         }
     };
-    Ok(LabelledFilm { name, path, landmarks })
+    Ok(LabelledFilm { mm_per_px: Some(ISBI_MM_PER_PX), ..LabelledFilm::new(name, path, landmarks) })
 }
 
 /// The first 19 lines `x,y`; the class lines that follow in the original release are not ours.

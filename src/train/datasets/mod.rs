@@ -1,23 +1,22 @@
 //! Films with their true landmarks, from the layouts that data sets are published in.
 
+mod aasce;
+mod film;
+mod generic;
+mod generic_coco;
+mod generic_csv;
+mod hand;
 mod isbi;
+mod mat;
+mod vertebrae;
 
 use std::path::PathBuf;
 
-pub use isbi::{IsbiSplit, Truth, isbi};
-
-use crate::geometry::Point;
-
-/// A film on disk and where its landmarks are.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LabelledFilm {
-    /// The film's name in its data set.
-    pub name: String,
-    /// The image file.
-    pub path: PathBuf,
-    /// In source pixels, in the data set's order.
-    pub landmarks: Vec<Point>,
-}
+pub use aasce::{AasceSplit, aasce};
+pub use film::{Dataset, LabelledFilm, hold_out_groups};
+pub use generic::generic;
+pub use hand::{HAND_NAMES, HandPart, hand};
+pub use isbi::{ISBI_MM_PER_PX, IsbiSplit, Truth, isbi};
 
 /// Why a data set could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +49,18 @@ pub enum DatasetError {
         /// The decoder's words.
         reason: String,
     },
+    /// An entry of a label file cannot be used.
+    #[error("{path}: {entry}: {problem}; {remedy}")]
+    Entry {
+        /// Which file.
+        path: PathBuf,
+        /// Its line, annotation or other part.
+        entry: String,
+        /// What is wrong there, with the value found.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// There is no film at all.
     #[error("{path} holds no film; expected {expected}")]
     Empty {
@@ -58,16 +69,4 @@ pub enum DatasetError {
         /// What the layout looks like.
         expected: &'static str,
     },
-}
-
-/// Splits films into training and validation: every `n`th film, by order of name, validates.
-///
-/// The test set has no part in it.
-#[must_use]
-pub fn hold_out(films: Vec<LabelledFilm>, every: usize) -> (Vec<LabelledFilm>, Vec<LabelledFilm>) {
-    let (mut train, mut validation) = (Vec::new(), Vec::new());
-    for (i, film) in films.into_iter().enumerate() {
-        if every > 0 && i % every == every - 1 { validation.push(film) } else { train.push(film) }
-    }
-    (train, validation)
 }

@@ -1,0 +1,273 @@
+//! What is wrong with a data set, before a night is spent on it.
+
+use std::fmt;
+use std::fs;
+
+use image::{Rgb, RgbImage};
+use rayon::prelude::*;
+
+use super::datasets::{Dataset, LabelledFilm};
+use crate::geometry::{Point, Size};
+use crate::radiograph::{Limits, Radiograph, decode};
+
+/// Sides of a film's picture on the contact sheet, and how many stand in a row.
+const THUMBNAIL: Size = Size::new(160, 200);
+const SHEET_COLUMNS: usize = 12;
+/// A hash compares neighbouring cells of a grid of this many rows, and one more column.
+const HASH_ROWS: usize = 16;
+/// Films whose hashes differ in at most this many of 256 bits look alike.
+const ALIKE_BITS: u32 = 12;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Findings {
+    /// Number of films.
+    pub films: usize,
+    /// Names of the landmarks.
+    pub landmarks: usize,
+    /// Number of groups (patients, cases) that a split keeps together.
+    pub groups: usize,
+    /// Of the films that could be decoded: smallest and largest columns and rows.
+    pub sizes: Option<[Size; 2]>,
+    /// Films whose scale the data set says.
+    pub scaled: usize,
+    /// What the reader mended or left out.
+    pub notes: Vec<String>,
+    /// What must be mended before training, a sentence each.
+    pub faults: Vec<String>,
+    /// Pairs of films of different groups that look alike.
+    pub alike: Vec<[String; 2]>,
+    /// Every film that could be decoded, small, with its landmarks.
+    pub sheet: RgbImage,
+}
+
+/// Decodes every film of a data set and looks at films and labels; `done` is called after each film.
+pub fn check(dataset: &Dataset, done: impl Fn() + Sync) -> Findings {
+    let looked: Vec<Result<Look, String>> = dataset
+        .films
+        .par_iter()
+        .map(|film| {
+            let look = look(film);
+            done();
+            look
+        })
+        .collect();
+    let mut faults = Vec::new();
+    let mut looks = Vec::new();
+    for (film, look) in dataset.films.iter().zip(looked) {
+        match look {
+            Ok(look) => {
+                faults.extend(outside(film, look.size, &dataset.landmarks));
+                looks.push((film, look));
+            }
+            Err(reason) => faults.push(reason),
+        }
+    }
+    let mut groups: Vec<&str> = dataset.films.iter().map(|film| film.group.as_str()).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let side = |pick: fn(u32, u32) -> u32| {
+        looks
+            .iter()
+            .map(|(_, look)| look.size)
+            .reduce(|a, b| Size::new(pick(a.width, b.width), pick(a.height, b.height)))
+    };
+    Findings {
+        films: dataset.films.len(),
+        landmarks: dataset.landmarks.len(),
+        groups: groups.len(),
+        sizes: side(u32::min).zip(side(u32::max)).map(|(least, most)| [least, most]),
+        scaled: dataset.films.iter().filter(|film| film.mm_per_px.is_some()).count(),
+        notes: dataset.notes.clone(),
+        faults,
+        alike: alike(&looks),
+        sheet: sheet(&looks),
+    }
+}
+
+/// What is kept of a film.
+struct Look {
+    size: Size,
+    hash: [u16; HASH_ROWS],
+    thumbnail: RgbImage,
+}
+
+fn look(film: &LabelledFilm) -> Result<Look, String> {
+    let at = |reason: String| format!("{}: {reason}", film.path.display());
+    let bytes = fs::read(&film.path).map_err(|e| at(e.to_string()))?;
+    let radiograph = decode(&bytes, &Limits::default()).map_err(|e| at(e.to_string()))?;
+    Ok(Look { size: radiograph.size, hash: hash(&radiograph), thumbnail: thumbnail(&radiograph, film) })
+}
+
+fn outside(film: &LabelledFilm, size: Size, names: &[String]) -> Vec<String> {
+    let labels = film.landmarks.iter().zip(&film.visible).zip(names);
+    labels
+        .filter(|((point, visible), _)| **visible && !size.contains(**point))
+        .map(|((point, _), name)| {
+            format!("{}: {name} at ({}, {}) is not on the film of {size}", film.path.display(), point.x, point.y)
+        })
+        .collect()
+}
+
+/// The mean gray value of each cell of a grid.
+fn cells(radiograph: &Radiograph, [columns, rows]: [usize; 2]) -> Vec<f64> {
+    let Size { width, height } = radiograph.size;
+    let (width, height) = (width as usize, height as usize);
+    let span = |i: usize, of: usize, n: usize| i * of / n..((i + 1) * of / n).max(i * of / n + 1).min(of);
+    let mean = |row: usize, column: usize| {
+        let (ys, xs) = (span(row, height, rows), span(column, width, columns));
+        let n = ys.len() * xs.len();
+        let sum: f64 =
+            ys.flat_map(|y| radiograph.pixels[y * width..][xs.clone()].iter()).map(|&gray| f64::from(gray)).sum();
+        sum / n.max(1) as f64
+    };
+    (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))).map(|(r, c)| mean(r, c)).collect()
+}
+
+/// The difference hash: whether each cell is brighter than its left neighbour.
+fn hash(radiograph: &Radiograph) -> [u16; HASH_ROWS] {
+    let cells = cells(radiograph, [HASH_ROWS + 1, HASH_ROWS]);
+    let row = |row: usize| {
+        let cells = &cells[row * (HASH_ROWS + 1)..][..HASH_ROWS + 1];
+        cells.windows(2).fold(0, |bits, pair| bits << 1 | u16::from(pair[1] > pair[0]))
+    };
+    std::array::from_fn(row)
+}
+
+fn alike(looks: &[(&LabelledFilm, Look)]) -> Vec<[String; 2]> {
+    let mut pairs = Vec::new();
+    for (i, (film, look)) in looks.iter().enumerate() {
+        for (other, second) in &looks[i + 1..] {
+            let bits: u32 = std::iter::zip(look.hash, second.hash).map(|(a, b)| (a ^ b).count_ones()).sum();
+            if bits <= ALIKE_BITS && film.group != other.group {
+                pairs.push([film.name.clone(), other.name.clone()]);
+            }
+        }
+    }
+    pairs
+}
+
+fn thumbnail(radiograph: &Radiograph, film: &LabelledFilm) -> RgbImage {
+    let Size { width, height } = radiograph.size;
+    let scale = (f64::from(THUMBNAIL.width) / f64::from(width)).min(f64::from(THUMBNAIL.height) / f64::from(height));
+    let side = |length: u32| ((f64::from(length) * scale) as u32).max(1);
+    let (columns, rows) = (side(width), side(height));
+    let cells = cells(radiograph, [columns as usize, rows as usize]);
+    let mut picture = RgbImage::from_fn(columns, rows, |x, y| {
+        let gray = (cells[(y * columns + x) as usize] / 257.0) as u8;
+        Rgb([gray; 3])
+    });
+    for (point, _) in film.landmarks.iter().zip(&film.visible).filter(|(_, visible)| **visible) {
+        dot(&mut picture, Point::new(point.x * scale, point.y * scale));
+    }
+    picture
+}
+
+/// A dot of 3 x 3 pixels, as far as it lies on the picture.
+fn dot(picture: &mut RgbImage, at: Point) {
+    for (dx, dy) in (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy))) {
+        let (x, y) = (at.x as i64 + dx, at.y as i64 + dy);
+        if let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y))
+            && let Some(pixel) = picture.get_pixel_mut_checked(x, y)
+        {
+            *pixel = Rgb([255, 196, 0]);
+        }
+    }
+}
+
+fn sheet(looks: &[(&LabelledFilm, Look)]) -> RgbImage {
+    let columns = looks.len().clamp(1, SHEET_COLUMNS) as u32;
+    let rows = looks.len().div_ceil(SHEET_COLUMNS).max(1) as u32;
+    let mut sheet = RgbImage::new(columns * THUMBNAIL.width, rows * THUMBNAIL.height);
+    for (i, (_, look)) in looks.iter().enumerate() {
+        let (x, y) = ((i % SHEET_COLUMNS) as u32 * THUMBNAIL.width, (i / SHEET_COLUMNS) as u32 * THUMBNAIL.height);
+        image::imageops::replace(&mut sheet, &look.thumbnail, i64::from(x), i64::from(y));
+    }
+    sheet
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { films, landmarks, groups, sizes, scaled, notes, faults, alike, .. } = self;
+        writeln!(f, "{films} films in {groups} groups, {landmarks} landmarks, {scaled} films with a scale")?;
+        if let Some([least, most]) = sizes {
+            writeln!(f, "{least} to {most} pixels")?;
+        }
+        for note in notes {
+            writeln!(f, "note: {note}")?;
+        }
+        for [a, b] in alike {
+            writeln!(f, "alike: {a} and {b}; if they are one film, put them into one group or leave one out")?;
+        }
+        for fault in faults {
+            writeln!(f, "fault: {fault}")?;
+        }
+        write!(f, "{} faults", faults.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A film with a bright disc at `at`, written as a PNG.
+    fn film(folder: &Path, name: &str, [width, height]: [u32; 2], at: [f64; 2], landmarks: &[Point]) -> LabelledFilm {
+        let path = folder.join(format!("{name}.png"));
+        let gray = |x: u32, y: u32| {
+            let from = (f64::from(x) - at[0]).hypot(f64::from(y) - at[1]);
+            image::Luma([(230.0 - 3.0 * from).max(f64::from(x * 7 % 50)) as u8])
+        };
+        image::GrayImage::from_fn(width, height, gray).save(&path).expect("a file in a fresh folder");
+        LabelledFilm::new(name.to_owned(), path, landmarks.to_vec())
+    }
+
+    fn check_of(films: Vec<LabelledFilm>) -> Findings {
+        check(&Dataset { landmarks: vec!["sella".into(), "nasion".into()], films, notes: vec!["a note".into()] }, || ())
+    }
+
+    #[test]
+    fn counts_sizes_and_faults_are_said() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let points = [Point::new(10.0, 20.0), Point::new(95.0, 30.0)];
+        let whole = film(folder.path(), "whole", [120, 90], [30.0, 30.0], &points);
+        let mut narrow = film(folder.path(), "narrow", [80, 100], [60.0, 70.0], &points);
+        narrow.mm_per_px = Some(0.1);
+        let mut hidden = film(folder.path(), "hidden", [80, 100], [10.0, 90.0], &points);
+        hidden.visible[1] = false;
+        let broken = folder.path().join("broken.png");
+        fs::write(&broken, b"\x89PNG\r\n").expect("a file in a fresh folder");
+        let broken = LabelledFilm::new("broken".into(), broken, points.to_vec());
+        let findings = check_of(vec![whole, narrow, hidden, broken]);
+        assert_eq!((findings.films, findings.landmarks, findings.groups, findings.scaled), (4, 2, 4, 1));
+        assert_eq!(findings.sizes, Some([Size::new(80, 90), Size::new(120, 100)]));
+        assert_eq!(findings.faults.len(), 2, "{findings}");
+        assert!(
+            findings.faults[0].ends_with("narrow.png: nasion at (95, 30) is not on the film of 80x100"),
+            "{findings}"
+        );
+        assert!(findings.faults[1].contains("broken.png: "), "{findings}");
+        assert!(findings.to_string().ends_with("2 faults") && findings.to_string().contains("note: a note"));
+        // Three pictures in a row, with the landmark's colour on the first.
+        assert_eq!(findings.sheet.dimensions(), (3 * 160, 200));
+        assert_eq!(findings.sheet.get_pixel(13, 26), &Rgb([255, 196, 0]));
+    }
+
+    #[test]
+    fn the_same_film_at_another_size_looks_alike_and_another_does_not() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let points = [Point::new(10.0, 20.0), Point::new(20.0, 30.0)];
+        let first = film(folder.path(), "first", [240, 240], [60.0, 80.0], &points);
+        let pixels = image::open(&first.path).expect("just written");
+        let smaller = pixels.resize_exact(180, 180, image::imageops::FilterType::Triangle);
+        let path = folder.path().join("again.png");
+        smaller.save(&path).expect("a file in a fresh folder");
+        let again = LabelledFilm::new("again".into(), path, points.to_vec());
+        let other = film(folder.path(), "other", [240, 240], [170.0, 150.0], &points);
+        let findings = check_of(vec![first.clone(), again.clone(), other.clone()]);
+        assert_eq!(findings.alike, [["first".to_owned(), "again".to_owned()]]);
+        let together = LabelledFilm { group: "first".into(), ..again };
+        assert!(check_of(vec![first, together, other]).alike.is_empty());
+    }
+}
