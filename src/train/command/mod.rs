@@ -1,23 +1,25 @@
 //! The command line of `landmark-train`.
 
+mod data;
+mod evaluate;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::datasets::{AasceSplit, Dataset, HandPart, IsbiSplit, Truth, aasce, generic, hand, hold_out_groups, isbi};
-use super::metrics::CEPHALOGRAM_THRESHOLDS_MM;
+use self::data::DataArgs;
+use self::evaluate::{CompareArgs, EvaluateArgs};
+use super::datasets::{IsbiSplit, Truth, hold_out_groups, isbi};
 use super::publish::{Publication, publish};
-use super::{EVALUATION_FILE, Evaluation, FilmErrors, Protocol, Setting, TestedFilm, Unit, replace_file};
-use super::{
-    ErrorCurve, TrainConfig, Weights, box_plot_svg, check, checkpoint, compare, cumulative_error_svg, evaluate,
-};
-use crate::inference::Localizer;
+use super::{TrainConfig, Weights, checkpoint};
+#[cfg(feature = "torch")]
 use crate::landmark::CEPHALOGRAM_NAMES;
-use crate::model::{Bundle, Training};
+#[cfg(feature = "torch")]
+use crate::model::Bundle;
+use crate::model::Training;
 
 /// What is said where the engine is needed and was not built.
 #[cfg(not(feature = "torch"))]
@@ -47,84 +49,6 @@ enum Command {
     Export(ExportArgs),
     /// Compare a bundle's network with the trained one it was made of, in pixels (needs the feature `torch`).
     Agree(AgreeArgs),
-}
-
-/// What `landmark-train data` is told.
-#[derive(Debug, Args)]
-pub struct DataArgs {
-    #[command(subcommand)]
-    command: DataCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum DataCommand {
-    /// List what a data set holds and what is wrong with it; exits with 1 where something must be mended.
-    Check(CheckArgs),
-}
-
-#[derive(Debug, Args)]
-struct CheckArgs {
-    /// The data set's root.
-    root: PathBuf,
-    /// How it is laid out.
-    #[arg(long, value_enum, default_value = "isbi")]
-    layout: Layout,
-    /// For own films: the labels, CSV or COCO keypoints.
-    #[arg(long, required_if_eq("layout", "own"))]
-    labels: Option<PathBuf>,
-    /// Draw every film, small, with its landmarks, into this PNG.
-    #[arg(long)]
-    sheet: Option<PathBuf>,
-}
-
-/// The layouts that data sets are published in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Layout {
-    /// ISBI 2015, training films: RawImage/TrainingData, 400_senior, 400_junior.
-    Isbi,
-    /// AASCE 2019, training films: data/train, labels/train.
-    Aasce,
-    /// The Digital Hand Atlas: images, all.csv, cv/set1.
-    Hand,
-    /// A folder of images and a file of labels.
-    Own,
-}
-
-impl CheckArgs {
-    fn run(self) -> anyhow::Result<()> {
-        let root = &self.root;
-        let dataset = match (self.layout, &self.labels) {
-            (Layout::Isbi, _) => Dataset {
-                landmarks: CEPHALOGRAM_NAMES.map(str::to_owned).to_vec(),
-                films: isbi(root, IsbiSplit::Train, Truth::Mean)?,
-                notes: Vec::new(),
-            },
-            (Layout::Aasce, _) => aasce(root, AasceSplit::Train)?,
-            (Layout::Hand, _) => hand(root, 1, HandPart::Train)?,
-            (Layout::Own, Some(labels)) => generic(root, labels)?,
-            (Layout::Own, None) => bail!("--layout own needs --labels"),
-        };
-        let bar = progress(dataset.films.len());
-        let findings = check(&dataset, || bar.inc(1));
-        bar.finish_and_clear();
-        println!("{findings}");
-        if let Some(path) = &self.sheet {
-            findings.sheet.save(path).with_context(|| format!("{}", path.display()))?;
-            println!("drawn: {}", path.display());
-        }
-        if !findings.faults.is_empty() {
-            bail!("{} has faults that must be mended before training", root.display());
-        }
-        Ok(())
-    }
-}
-
-impl DataArgs {
-    fn run(self) -> anyhow::Result<()> {
-        match self.command {
-            DataCommand::Check(args) => args.run(),
-        }
-    }
 }
 
 /// What `landmark-train train` is told.
@@ -178,47 +102,6 @@ pub struct TrainArgs {
     /// Threads that make batches.
     #[arg(long, default_value_t = 1)]
     workers: usize,
-}
-
-/// What `landmark-train evaluate` is told.
-#[derive(Debug, Args)]
-pub struct EvaluateArgs {
-    /// The bundle's directory.
-    #[arg(long)]
-    bundle: PathBuf,
-    /// The data set's root, in the layout of ISBI 2015.
-    #[arg(long)]
-    data: PathBuf,
-    /// Which films.
-    #[arg(long, value_enum, default_value = "test1")]
-    split: IsbiSplit,
-    /// Whose landmarks count as true.
-    #[arg(long, value_enum, default_value = "mean")]
-    truth: Truth,
-    /// How errors are counted.
-    #[arg(long, value_enum, default_value = "exact")]
-    protocol: Protocol,
-    /// A folder for evaluation.json, errors.csv, cumulative.svg and landmarks.svg.
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Print the evaluation as one JSON object and nothing else on standard output.
-    #[arg(long)]
-    json: bool,
-}
-
-/// What `landmark-train compare` is told.
-#[derive(Debug, Args)]
-pub struct CompareArgs {
-    /// The evaluation.json of the one, or its folder.
-    a: PathBuf,
-    /// The other's: the verdict is about this one.
-    b: PathBuf,
-    /// Of the resampling.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Print the comparison as one JSON object and nothing else on standard output.
-    #[arg(long)]
-    json: bool,
 }
 
 /// What `landmark-train export` is told.
@@ -296,66 +179,6 @@ impl AgreeArgs {
             "{} films: the frame's landmarks differ by {mean_px:.4} px on average, {max_px:.4} px at most",
             films.len()
         );
-        Ok(())
-    }
-}
-
-impl EvaluateArgs {
-    fn run(self) -> anyhow::Result<()> {
-        let bundle = Bundle::open(&self.bundle)?;
-        let mut localizer = Localizer::new(&bundle)?;
-        let films = isbi(&self.data, self.split, self.truth)?;
-        let started = Instant::now();
-        let bar = progress(films.len());
-        let tested = evaluate(&mut localizer, &films, |done| bar.set_position(done as u64))?;
-        bar.finish_and_clear();
-        let manifest = bundle.manifest();
-        let setting = Setting {
-            model: format!("{} {}", manifest.name, manifest.version),
-            sha256: manifest.network.sha256.clone(),
-            protocol: self.protocol,
-            data: self.split.words().to_owned(),
-            truth: self.truth.words().to_owned(),
-            unit: Unit::Mm,
-        };
-        let errors = |film: &TestedFilm| FilmErrors { film: film.name.clone(), errors: film.errors_mm(self.protocol) };
-        let per_film = tested.iter().map(errors).collect();
-        let evaluation = Evaluation::new(setting, &manifest.landmarks, per_film, &CEPHALOGRAM_THRESHOLDS_MM)?;
-        if let Some(out) = &self.out {
-            write_evaluation(out, &evaluation)?;
-        }
-        if self.json {
-            println!("{}", serde_json::to_string(&evaluation)?);
-            return Ok(());
-        }
-        print!("{}", evaluation.table());
-        println!("{:.2} films/s", films.len() as f64 / started.elapsed().as_secs_f64());
-        Ok(())
-    }
-}
-
-fn write_evaluation(out: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
-    evaluation.write(out)?;
-    let (errors, unit) = (evaluation.errors(), evaluation.setting.unit);
-    let curve = ErrorCurve { name: &evaluation.setting.model, errors: errors.clone() };
-    let curve = cumulative_error_svg(&[curve], &CEPHALOGRAM_THRESHOLDS_MM, unit)?;
-    replace_file(&out.join("cumulative.svg"), &curve)?;
-    replace_file(&out.join("landmarks.svg"), &box_plot_svg(&evaluation.landmarks(), &errors, unit)?)?;
-    Ok(())
-}
-
-impl CompareArgs {
-    fn run(self) -> anyhow::Result<()> {
-        let read = |path: &Path| {
-            let file = if path.is_dir() { path.join(EVALUATION_FILE) } else { path.to_owned() };
-            Evaluation::read(&file)
-        };
-        let comparison = compare(&read(&self.a)?, &read(&self.b)?, self.seed)?;
-        if self.json {
-            println!("{}", serde_json::to_string(&comparison)?);
-        } else {
-            println!("{comparison}");
-        }
         Ok(())
     }
 }
