@@ -12,6 +12,8 @@ use std::path::Path;
 use assert_cmd::Command;
 use films::{Kind, film, sha256};
 use landmarkd::config::{CONFIG_FILE, ConfigFile, Merged, Surroundings, validate};
+use landmarkd::geometry::{Point, Size};
+use landmarkd::inference::root_mean_square;
 use landmarkd::radiograph::{Limits, decode, network_input};
 use landmarkd::report::FilmResult;
 use serde_json::Value;
@@ -205,12 +207,40 @@ fn predict_answers_each_film_in_its_place_and_a_bad_one_stops_nothing() {
     for (line, bytes) in [(&lines[0], &first), (&lines[3], &last)] {
         assert_eq!((members(line), &line["ok"]), (named(&["file", "ok", "data"]), &Value::from(true)));
         let data: FilmResult = serde_json::from_value(line["data"].clone()).expect("the data of a result event");
-        assert_eq!((data.image.sha256, data.landmarks.len()), (sha256(bytes), landmarks));
+        assert_eq!((data.image.sha256.clone(), data.landmarks.len()), (sha256(bytes), landmarks));
+        assert_what_the_manifest_promises(&data);
     }
     for (line, stage) in [(&lines[1], "decode"), (&lines[2], "read")] {
         assert_eq!((members(line), &line["ok"]), (named(&["file", "ok", "error"]), &Value::from(false)));
         assert_eq!(members(&line["error"]), named(&["stage", "message"]));
         assert_eq!(line["error"]["stage"], stage);
+    }
+}
+
+/// The manifest's measures, taken of the landmarks that are printed, and its radii.
+fn assert_what_the_manifest_promises(data: &FilmResult) {
+    let bundle = bundle::open();
+    let manifest = bundle.manifest();
+    let points: Vec<Point> = data.landmarks.iter().map(|l| Point::new(l.x_px, l.y_px)).collect();
+    let size = Size::new(data.image.width_px, data.image.height_px);
+    let expected: Vec<_> = manifest.measures.iter().flat_map(|set| set.of(&points, size, data.image.spacing)).collect();
+    assert!(!expected.is_empty(), "the bundle under test measures nothing");
+    assert_eq!(data.measures.len(), expected.len());
+    for (found, expected) in data.measures.iter().zip(expected) {
+        assert_eq!(
+            (found.name.as_str(), found.unit, found.class.as_deref()),
+            (expected.name, expected.unit, expected.class)
+        );
+        match expected.value {
+            Ok(value) => assert!((found.value.expect("a value") - value).abs() < 1e-6, "{found:?}"),
+            Err(reason) => assert_eq!((found.value, found.absent.clone()), (None, Some(reason.to_string()))),
+        }
+    }
+    for landmark in &data.landmarks {
+        let radius = manifest.network.conformal.radius95 * root_mean_square(landmark.sigma_px);
+        assert!((landmark.radius95_px.expect("a radius") - radius).abs() < 1e-6 * radius, "{landmark:?}");
+        let mm = data.image.spacing.map(|s| radius * s.x_mm.max(s.y_mm));
+        assert_eq!(landmark.radius95_mm.is_some(), mm.is_some());
     }
 }
 

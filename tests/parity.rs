@@ -134,6 +134,17 @@ fn tract_widens_stored_halves_when_it_loads_and_not_at_each_frame() {
     assert!(!operators.is_empty() && !operators.iter().any(|op| op.contains("Cast")), "{operators:?}");
 }
 
+/// Otherwise a change of the export or of tract would cost two thirds of the speed and nothing would say so.
+#[test]
+fn every_convolution_but_those_of_one_pixel_is_the_fast_one() {
+    let fast = convolutions(LANDMARKS).values().filter(|layer| layer.kernel > 1).count();
+    let detector = TractDetector::new(&export(Storage::F16), FRAME, LANDMARKS).expect("tract runs the export");
+    let operators = detector.operators();
+    let found = operators.iter().filter(|op| *op == "FusedConvolution").count();
+    assert_eq!((found, fast), (30, 30), "{operators:?}");
+    assert!(!operators.iter().any(|op| op == "Max" || op.contains("Im2col")), "{operators:?}");
+}
+
 #[test]
 fn what_cannot_be_exported_says_why() {
     let refused = |change: fn(&mut Weights), frame: Size, options: ExportOptions| {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reference::Protocol;
+use super::statistics::{deviation, mean, percent_within};
 use crate::geometry::Point;
 
 /// The distances of the ISBI challenge, in millimetres.
@@ -28,24 +30,20 @@ pub fn radial_errors_mm(found: &[Point], truth: &[Point], mm_per_px: f64) -> Vec
     found.iter().zip(truth).map(|(f, t)| f.distance(*t) * mm_per_px).collect()
 }
 
-/// Sums up the radial errors of each film (one inner vector a film, in the order of landmarks).
+/// Sums up the radial errors of each film (one inner vector a film, in the order of landmarks), of at least one film.
 ///
 /// The detection rate counts errors up to and including the threshold, as the challenge did.
 #[must_use]
 pub fn summarise(films: &[Vec<f64>], thresholds_mm: &[f64]) -> Summary {
     let all: Vec<f64> = films.iter().flatten().copied().collect();
-    let n = all.len().max(1) as f64;
-    let mre_mm = all.iter().sum::<f64>() / n;
-    let sd_mm = (all.iter().map(|e| (e - mre_mm).powi(2)).sum::<f64>() / n).sqrt();
-    let rate = |t: f64| 100.0 * all.iter().filter(|&&e| e <= t).count() as f64 / n;
     let landmarks = films.first().map_or(0, Vec::len);
-    let per_landmark = |k: usize| films.iter().map(|film| film[k]).sum::<f64>() / films.len() as f64;
+    let of_landmark = |k: usize| mean(&films.iter().map(|film| film[k]).collect::<Vec<_>>());
     Summary {
         films: films.len(),
-        mre_mm,
-        sd_mm,
-        sdr_percent: thresholds_mm.iter().map(|&t| (t, rate(t))).collect(),
-        per_landmark_mre_mm: (0..landmarks).map(per_landmark).collect(),
+        mre_mm: mean(&all),
+        sd_mm: deviation(&all),
+        sdr_percent: thresholds_mm.iter().map(|&t| (t, percent_within(&all, t, Protocol::Exact))).collect(),
+        per_landmark_mre_mm: (0..landmarks).map(of_landmark).collect(),
     }
 }
 

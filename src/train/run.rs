@@ -134,16 +134,14 @@ impl Run {
             }
             let speed = films as f64 / began.elapsed().as_secs_f64();
             let done = epoch + 1;
-            let summary = if done % self.config.validate_every == 0 || done == self.config.epochs {
-                Some(self.validate(engine)?)
-            } else {
-                None
-            };
+            let keeps = done % self.config.validate_every == 0 || done == self.config.epochs;
+            let summary = if keeps && !self.validation.is_empty() { Some(self.validate(engine)?) } else { None };
             let loss = sum / films.max(1) as f64;
             self.record(epoch, lr, loss, speed, started.elapsed(), summary.as_ref(), &bar)?;
-            if let Some(summary) = summary {
-                if summary.mre_mm < best {
-                    best = summary.mre_mm;
+            if keeps {
+                // With nothing held out there is nothing to choose by: the latest weights count as the best.
+                if summary.as_ref().is_none_or(|summary| summary.mre_mm < best) {
+                    best = summary.map_or(best, |summary| summary.mre_mm);
                     checkpoint::write(&self.best(), &engine.weights()?, self.metadata(done, best))?;
                 }
                 checkpoint::write(&self.last(), &engine.state()?, self.metadata(done, best))?;

@@ -15,7 +15,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 pub(super) use pass::use_convolutions;
 
-/// Output channels of one micro-kernel: with two vectors of pixels, 16 sums that stay in registers.
+/// Output channels of one micro-kernel: with two vectors of pixels 16 sums, half of AVX-512's or NEON's registers.
 const ROWS: usize = 8;
 /// Vectors of pixels or tiles of one micro-kernel.
 const VECTORS: usize = 2;
@@ -201,9 +201,27 @@ fn micro_kernel<S: Simd>(
     filters: &[[f32; ROWS]],
     pixels: &[[S::f32s; VECTORS]],
 ) -> [[S::f32s; VECTORS]; ROWS] {
+    const HALF: usize = ROWS / 2;
+    if S::REGISTER_COUNT >= 2 * ROWS * VECTORS {
+        return rows::<S, 0, ROWS>(simd, filters, pixels);
+    }
+    // AVX2 has 16 registers: all sums at once would be written to memory and read back at every step.
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+    sums[..HALF].copy_from_slice(&rows::<S, 0, HALF>(simd, filters, pixels));
+    sums[HALF..].copy_from_slice(&rows::<S, HALF, HALF>(simd, filters, pixels));
+    sums
+}
+
+/// The sums of `N` rows from the row `FIRST`.
+#[inline(always)]
+fn rows<S: Simd, const FIRST: usize, const N: usize>(
+    simd: S,
+    filters: &[[f32; ROWS]],
+    pixels: &[[S::f32s; VECTORS]],
+) -> [[S::f32s; VECTORS]; N] {
+    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; N];
     for (filters, pixels) in filters.iter().zip(pixels) {
-        for (sums, &filter) in sums.iter_mut().zip(filters) {
+        for (sums, &filter) in sums.iter_mut().zip(&filters[FIRST..FIRST + N]) {
             let filter = simd.splat_f32s(filter);
             for (sum, &pixel) in sums.iter_mut().zip(pixels) {
                 *sum = simd.mul_add_e_f32s(filter, pixel, *sum);

@@ -87,3 +87,29 @@ impl DataArgs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn own(folder: &Path, labels: &str) -> CheckArgs {
+        image::GrayImage::from_pixel(60, 80, image::Luma([90])).save(folder.join("a.png")).expect("a fresh folder");
+        let path = folder.join("labels.csv");
+        fs::write(&path, labels).expect("a fresh folder");
+        let sheet = Some(folder.join("sheet.png"));
+        CheckArgs { root: folder.to_owned(), layout: Layout::Own, labels: Some(path), sheet }
+    }
+
+    #[test]
+    fn own_films_are_checked_and_a_fault_fails() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        own(folder.path(), "file,sella_x,sella_y\na.png,10,20\n").run().expect("a sound data set");
+        let sheet = image::open(folder.path().join("sheet.png")).expect("the contact sheet");
+        assert_eq!((sheet.width(), sheet.height()), (160, 200));
+        let outside = own(folder.path(), "file,sella_x,sella_y\na.png,10,200\n").run().expect_err("outside the film");
+        assert!(outside.to_string().ends_with("has faults that must be mended before training"), "{outside}");
+    }
+}

@@ -113,3 +113,41 @@ impl CompareArgs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evaluation(offset: f64) -> Evaluation {
+        let film = |i: u32| {
+            let errors = vec![1.0 + f64::from(i) / 10.0 + offset, 2.0 + offset];
+            FilmErrors { film: i.to_string(), errors }
+        };
+        let setting = Setting {
+            model: "m 1.0.0".into(),
+            sha256: "a".repeat(64),
+            protocol: Protocol::Exact,
+            data: "d".into(),
+            truth: "t".into(),
+            unit: Unit::Mm,
+        };
+        let names = ["sella".to_owned(), "nasion".to_owned()];
+        Evaluation::new(setting, &names, (0..10).map(film).collect(), &CEPHALOGRAM_THRESHOLDS_MM).expect("sound")
+    }
+
+    #[test]
+    fn an_evaluation_is_four_files_that_compare_reads_by_their_folder() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let [a, b] = ["a", "b"].map(|name| root.path().join(name));
+        write_evaluation(&a, &evaluation(0.0)).expect("a fresh folder");
+        write_evaluation(&b, &evaluation(0.25)).expect("a fresh folder");
+        for file in ["evaluation.json", "errors.csv", "cumulative.svg", "landmarks.svg"] {
+            assert!(a.join(file).metadata().is_ok_and(|m| m.len() > 100), "{file}");
+        }
+        let read = Evaluation::read(&a.join(EVALUATION_FILE)).expect("what was written");
+        assert_eq!(read, evaluation(0.0));
+        CompareArgs { a: a.clone(), b: b.clone(), seed: 0, json: false }.run().expect("two evaluations");
+        let missing = CompareArgs { a, b: root.path().join("c"), seed: 0, json: true }.run().expect_err("no such file");
+        assert!(missing.to_string().contains("c: "), "{missing}");
+    }
+}
