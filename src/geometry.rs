@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The share by which the NFDP box is enlarged: the film fills at most 1 / 1.25 = 80 % of the frame.
+/// The factor by which the paper's box is enlarged: the film fills at most 1 / 1.25 = 80 % of the frame.
 pub const BOX_ENLARGEMENT: f64 = 1.25;
 
 /// A point in pixels of the image it belongs to.
@@ -70,6 +70,96 @@ impl Size {
 impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// The frame that a film is placed in before the network sees it: its sides in pixels and how much room it leaves.
+///
+/// Written as a table of `width`, `height` and, where it is not the paper's, `enlargement`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frame {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// The box's sides in units of the smallest box of the frame's aspect ratio that holds the film; at least 1.
+    #[serde(default = "paper_enlargement", skip_serializing_if = "is_paper_enlargement")]
+    pub enlargement: f64,
+}
+
+const fn paper_enlargement() -> f64 {
+    BOX_ENLARGEMENT
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_paper_enlargement(enlargement: &f64) -> bool {
+    *enlargement == BOX_ENLARGEMENT
+}
+
+impl Frame {
+    /// `width` columns by `height` rows, with the paper's enlargement.
+    #[must_use]
+    pub const fn new(width: u32, height: u32) -> Self {
+        Self { width, height, enlargement: BOX_ENLARGEMENT }
+    }
+
+    /// Columns and rows.
+    #[must_use]
+    pub const fn size(self) -> Size {
+        Size::new(self.width, self.height)
+    }
+
+    /// Source pixels of a film of `film` pixels that one frame row or column spans, without augmentation.
+    #[must_use]
+    pub fn step(self, film: Size) -> f64 {
+        1.0 / self.place(film).scale()
+    }
+
+    /// Where a film lies in the frame without augmentation: source pixels to frame pixels.
+    ///
+    /// The box is centred on the image, padded to the frame's aspect ratio and enlarged; the image's centre (w/2, h/2)
+    /// lands on the frame's (W/2, H/2), as in the public NFDP code.
+    ///
+    /// # Examples
+    /// ```
+    /// use landmarkd::geometry::{Frame, Point, Size};
+    /// let to_frame = Frame::new(512, 512).place(Size::new(1935, 2400));
+    /// let centre = to_frame.apply(Point::new(967.5, 1200.0));
+    /// assert_eq!((centre.x, centre.y), (256.0, 256.0));
+    /// assert!((to_frame.scale() - 512.0 / (2400.0 * 1.25)).abs() < 1e-12);
+    /// ```
+    #[must_use]
+    pub fn place(self, film: Size) -> Similarity {
+        let [w, h] = [film.width, film.height].map(f64::from);
+        let [fw, fh] = [self.width, self.height].map(f64::from);
+        let box_width = w.max(h * fw / fh) * self.enlargement;
+        Similarity::about(Point::new(w / 2.0, h / 2.0), Point::new(fw / 2.0, fh / 2.0), fw / box_width, 0.0)
+    }
+}
+
+impl std::fmt::Display for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// The unit of a distance on a film.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LengthUnit {
+    /// Millimetres.
+    Mm,
+    /// Pixels of the film.
+    Px,
+}
+
+impl std::fmt::Display for LengthUnit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mm => "mm",
+            Self::Px => "px",
+        })
     }
 }
 
@@ -156,27 +246,6 @@ impl Similarity {
     }
 }
 
-/// The NFDP frame of a film without augmentation: source pixels to network input pixels.
-///
-/// The box is centred on the image, padded to the aspect ratio of `frame` and enlarged by [`BOX_ENLARGEMENT`];
-/// the image's centre (w/2, h/2) lands on the frame's (W/2, H/2), as in the public NFDP code.
-///
-/// # Examples
-/// ```
-/// use landmarkd::geometry::{Point, Size, nfdp_frame};
-/// let to_frame = nfdp_frame(Size::new(1935, 2400), Size::new(512, 512));
-/// let centre = to_frame.apply(Point::new(967.5, 1200.0));
-/// assert_eq!((centre.x, centre.y), (256.0, 256.0));
-/// assert!((to_frame.scale() - 512.0 / (2400.0 * 1.25)).abs() < 1e-12);
-/// ```
-#[must_use]
-pub fn nfdp_frame(film: Size, frame: Size) -> Similarity {
-    let [w, h] = [film.width, film.height].map(f64::from);
-    let [fw, fh] = [frame.width, frame.height].map(f64::from);
-    let box_width = w.max(h * fw / fh) * BOX_ENLARGEMENT;
-    Similarity::about(Point::new(w / 2.0, h / 2.0), Point::new(fw / 2.0, fh / 2.0), fw / box_width, 0.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,11 +264,23 @@ mod tests {
     #[test]
     fn a_wide_film_fills_the_width_and_a_tall_one_the_height() {
         for (film, frame, expected) in [
-            (Size::new(1000, 500), Size::new(512, 512), 512.0 / 1250.0),
-            (Size::new(500, 1000), Size::new(512, 512), 512.0 / 1250.0),
-            (Size::new(500, 1500), Size::new(256, 512), 512.0 / (1500.0 * 1.25)),
+            (Size::new(1000, 500), Frame::new(512, 512), 512.0 / 1250.0),
+            (Size::new(500, 1000), Frame::new(512, 512), 512.0 / 1250.0),
+            (Size::new(500, 1500), Frame::new(256, 512), 512.0 / (1500.0 * 1.25)),
+            (Size::new(500, 1500), Frame { enlargement: 1.0, ..Frame::new(256, 512) }, 512.0 / 1500.0),
         ] {
-            assert!((nfdp_frame(film, frame).scale() - expected).abs() < 1e-12, "{film} in {frame}");
+            assert!((frame.place(film).scale() - expected).abs() < 1e-12, "{film} in {frame}");
+        }
+    }
+
+    #[test]
+    fn the_papers_enlargement_is_not_written_and_another_one_is() {
+        let json = |frame: Frame| serde_json::to_string(&frame).expect("plain fields");
+        let (paper, tight) = (Frame::new(512, 640), Frame { enlargement: 1.04, ..Frame::new(512, 640) });
+        assert_eq!(json(paper), r#"{"width":512,"height":640}"#);
+        assert_eq!(json(tight), r#"{"width":512,"height":640,"enlargement":1.04}"#);
+        for frame in [paper, tight] {
+            assert_eq!(serde_json::from_str::<Frame>(&json(frame)).expect("what was written"), frame);
         }
     }
 
@@ -216,7 +297,7 @@ mod tests {
             w in 32u32..9000, h in 32u32..9000, fw in 64u32..1024, fh in 64u32..1024,
             x in -100.0..9000.0, y in -100.0..9000.0,
         ) {
-            let forward = nfdp_frame(Size::new(w, h), Size::new(fw, fh));
+            let forward = Frame::new(fw, fh).place(Size::new(w, h));
             let p = Point::new(x, y);
             prop_assert!(close(forward.inverse().apply(forward.apply(p)), p, 1e-8));
         }

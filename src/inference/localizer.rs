@@ -137,14 +137,14 @@ fn golden_radiograph(bundle: &Bundle) -> Result<Radiograph, InferenceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Size;
+    use crate::geometry::{Frame, Size};
 
     /// Finds one landmark at a fixed place of the frame.
     struct Fixed(FrameLandmark);
 
     impl Detector for Fixed {
-        fn frame(&self) -> Size {
-            Size::new(128, 128)
+        fn frame(&self) -> Frame {
+            Frame::new(128, 128)
         }
 
         fn backend(&self) -> &'static str {

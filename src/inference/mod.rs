@@ -9,13 +9,13 @@ pub use localizer::{Localization, Localizer, SELF_TEST_TOLERANCE_PX, root_mean_s
 pub use tract::TractDetector;
 
 use crate::disposition::Disposition;
-use crate::geometry::{Point, Size};
+use crate::geometry::{Frame, Point, Size};
 use crate::radiograph::NetworkInput;
 
 /// A network that has its weights in hand: the only seam between this package and a neural-network runtime.
 pub trait Detector: Send {
     /// The frame it was built for.
-    fn frame(&self) -> Size;
+    fn frame(&self) -> Frame;
 
     /// What computes ("tract-cpu").
     fn backend(&self) -> &'static str;

@@ -11,7 +11,7 @@ use tract_onnx::tract_core::knobs::KnobScope;
 use super::convolution::use_convolutions;
 use super::widen::widen_weights;
 use super::{Detector, FrameLandmark, InferenceError};
-use crate::geometry::{Point, Size};
+use crate::geometry::{Frame, Point, Size};
 use crate::radiograph::NetworkInput;
 
 const BACKEND: &str = "tract-cpu";
@@ -24,7 +24,7 @@ const KNOBS: [(&str, &str); 1] = [("TRACT_DISABLE_DIRECT_SPATIAL", "true")];
 /// A network prepared for one frame size.
 pub struct TractDetector {
     plan: Arc<TypedRunnableModel>,
-    frame: Size,
+    frame: Frame,
     landmarks: usize,
     /// What the network reads for each gray value.
     normalised: [f32; 256],
@@ -39,7 +39,7 @@ impl TractDetector {
     ///
     /// # Errors
     /// When the file is no ONNX that tract runs, or has another interface.
-    pub fn new(network: &[u8], frame: Size, landmarks: usize) -> Result<Self, InferenceError> {
+    pub fn new(network: &[u8], frame: Frame, landmarks: usize) -> Result<Self, InferenceError> {
         let plan = prepare(network).map_err(|e| InferenceError::Load { backend: BACKEND, reason: format!("{e:#}") })?;
         check_interface(&plan, frame, landmarks)?;
         let normalised = std::array::from_fn(|gray| gray as f32 / 255.0 - 0.5);
@@ -63,7 +63,7 @@ impl TractDetector {
 }
 
 impl Detector for TractDetector {
-    fn frame(&self) -> Size {
+    fn frame(&self) -> Frame {
         self.frame
     }
 
@@ -72,13 +72,13 @@ impl Detector for TractDetector {
     }
 
     fn detect(&mut self, input: &NetworkInput) -> Result<Vec<FrameLandmark>, InferenceError> {
-        if input.size != self.frame || input.pixels.len() as u64 != self.frame.area() {
-            return Err(InferenceError::FrameSize { expected: self.frame, found: input.size });
+        if input.size != self.frame.size() || input.pixels.len() as u64 != input.size.area() {
+            return Err(InferenceError::FrameSize { expected: self.frame.size(), found: input.size });
         }
         let runtime = |e| InferenceError::Runtime { backend: BACKEND, reason: format!("{e:#}") };
         let [coordinates, sigma] = self.run(&input.pixels).map_err(runtime)?;
         let pairs = coordinates.chunks_exact(2).zip(sigma.chunks_exact(2));
-        let landmarks: Vec<_> = pairs.map(|(c, s)| in_frame(self.frame, [c[0], c[1]], [s[0], s[1]])).collect();
+        let landmarks: Vec<_> = pairs.map(|(c, s)| in_frame(self.frame.size(), [c[0], c[1]], [s[0], s[1]])).collect();
         debug_assert_eq!(landmarks.len(), self.landmarks);
         match landmarks.iter().position(|l| !is_finite(l)) {
             Some(landmark) => Err(InferenceError::NotFinite { backend: BACKEND, landmark }),
@@ -116,7 +116,7 @@ fn prepare(network: &[u8]) -> TractResult<Arc<TypedRunnableModel>> {
     model.into_runnable()
 }
 
-fn check_interface(plan: &TypedRunnableModel, frame: Size, landmarks: usize) -> Result<(), InferenceError> {
+fn check_interface(plan: &TypedRunnableModel, frame: Frame, landmarks: usize) -> Result<(), InferenceError> {
     let model = plan.model();
     let interface = |what: String, expected: String, found: String| {
         Err(InferenceError::Interface { backend: BACKEND, what, expected, found })

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::geometry::{Point, Size};
+use crate::geometry::{Frame, LengthUnit, Point, Size};
 use crate::measure::MeasureSet;
 
 /// The manifest format this build reads and writes.
 pub(super) const FORMAT: u32 = 1;
 /// Sides of the frame divide by the backbone's coarsest stride.
 const FRAME_MULTIPLE: u32 = 32;
+/// Largest enlargement of a frame's box: beyond it the film is a stamp in its frame.
+const MAX_ENLARGEMENT: f64 = 4.0;
 /// Largest side of a frame: beyond it one inference needs gigabytes.
 const MAX_FRAME_SIDE: u32 = 2048;
 
@@ -53,8 +55,8 @@ pub struct Network {
     pub file: String,
     /// SHA-256 of its bytes, hexadecimal.
     pub sha256: String,
-    /// The frame it was exported for, in pixels.
-    pub frame: Size,
+    /// The frame it was exported for.
+    pub frame: Frame,
     /// Frame pixels per heatmap pixel.
     pub heatmap_stride: u32,
     /// What the network's sigma of each landmark is multiplied with, so that 68 % of the errors on x and y of the
@@ -80,7 +82,7 @@ pub struct Conformal {
 /// How a film becomes the network's input; a closed set, so that no daemon guesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Preprocessing {
-    /// The NFDP frame: centred, padded to the frame's aspect ratio, enlarged by 1.25, bilinear, 0 outside the film;
+    /// The NFDP frame: centred, padded to the frame's aspect ratio, enlarged, bilinear, 0 outside the film;
     /// 8-bit gray, read as `v / 255 - 0.5`, one channel.
     #[serde(rename = "nfdp-gray8")]
     NfdpGray8,
@@ -128,12 +130,17 @@ pub struct Metrics {
     pub truth: String,
     /// Films in it.
     pub films: u32,
-    /// Mean radial error in millimetres.
-    pub mre_mm: f64,
-    /// Standard deviation of the radial error in millimetres.
-    pub sd_mm: f64,
+    /// Of every distance.
+    pub unit: LengthUnit,
+    /// Mean radial error.
+    pub mre: f64,
+    /// Standard deviation of the radial error.
+    pub sd: f64,
     /// Success detection rates.
     pub sdr: Vec<SuccessRate>,
+    /// Of a spine: symmetric mean absolute percentage error of its three angles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smape_percent: Option<f64>,
 }
 
 /// The share of landmarks found within a distance.
@@ -141,7 +148,7 @@ pub struct Metrics {
 #[serde(deny_unknown_fields)]
 pub struct SuccessRate {
     /// The distance.
-    pub within_mm: f64,
+    pub within: f64,
     /// 0 to 100.
     pub percent: f64,
 }
@@ -178,6 +185,9 @@ impl Manifest {
         let side = |v: u32| (FRAME_MULTIPLE..=MAX_FRAME_SIDE).contains(&v) && v.is_multiple_of(FRAME_MULTIPLE);
         let sides = format!("sides that are multiples of {FRAME_MULTIPLE} up to {MAX_FRAME_SIDE}");
         check("network.frame", side(frame.width) && side(frame.height), frame, &sides)?;
+        let room = (1.0..=MAX_ENLARGEMENT).contains(&frame.enlargement);
+        let rooms = format!("1 to {MAX_ENLARGEMENT}");
+        check("network.frame.enlargement", room, &frame.enlargement, &rooms)?;
         check("network.heatmap_stride", *heatmap_stride == 4, heatmap_stride, "4")?;
         check("landmarks", landmarks > 0, &landmarks, "at least one name")?;
         let positive = |v: f64| v.is_finite() && v > 0.0;
@@ -257,7 +267,7 @@ pub(super) mod tests {
             network: Network {
                 file: "network.onnx".to_owned(),
                 sha256: "0".repeat(64),
-                frame: Size::new(96, 128),
+                frame: Frame::new(96, 128),
                 heatmap_stride: 4,
                 sigma_scale: vec![0.25, 0.5],
                 conformal: Conformal { radius90: 2.0, radius95: 3.0 },
@@ -327,8 +337,10 @@ pub(super) mod tests {
             ("minimum_daemon", |m| m.minimum_daemon = "0.2.0".to_owned()),
             ("network.file", |m| m.network.file = "/etc/passwd".to_owned()),
             ("network.sha256", |m| m.network.sha256 = "A".repeat(64)),
-            ("network.frame", |m| m.network.frame = Size::new(100, 128)),
-            ("network.frame", |m| m.network.frame = Size::new(0, 128)),
+            ("network.frame", |m| m.network.frame = Frame::new(100, 128)),
+            ("network.frame", |m| m.network.frame = Frame::new(0, 128)),
+            ("network.frame.enlargement", |m| m.network.frame.enlargement = 0.9),
+            ("network.frame.enlargement", |m| m.network.frame.enlargement = f64::NAN),
             ("network.heatmap_stride", |m| m.network.heatmap_stride = 8),
             ("network.sigma_scale", |m| m.network.sigma_scale.truncate(1)),
             ("network.sigma_scale[1]", |m| m.network.sigma_scale[1] = 0.0),

@@ -1,37 +1,55 @@
 //! All that leaves this room: a network that steps, predicts and hands out its state as plain vectors.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
 
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::adam::Adam;
 use super::flow::RealNvp;
 use super::layers::Mode;
-use super::loss::residual_log_likelihood;
-use super::nfdp::{Nfdp, NfdpConfig, Prediction};
+use super::loss::{absolute_error, residual_log_likelihood};
+use super::nfdp::{Nfdp, Prediction};
 use super::parameters::{Parameters, duplicate, values};
 use crate::geometry::Size;
-use crate::train::{Array, Batch, FilmPrediction, Weights};
+use crate::train::{Architecture, Array, Batch, FilmPrediction, Weights};
 
 /// How an engine computes.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
     /// Of the initial weights.
     pub seed: u64,
+    /// Whether a normalizing flow is learnt with the network; without it the loss is the coordinates' absolute error.
+    pub flow: bool,
     /// Threads of one operation: the number of physical cores that are free.
     pub threads: usize,
     /// Decay of the exponential moving average of the weights that predictions are made with; 0 turns it off.
     pub average_decay: f64,
+    /// Features in bfloat16 instead of single precision; where not said, on a GPU.
+    pub bf16: Option<bool>,
+}
+
+/// Where the time of a step goes, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StepTimes {
+    /// From the batch to the loss.
+    pub forward: f64,
+    /// To the gradients.
+    pub backward: f64,
+    /// Optimiser and moving average.
+    pub update: f64,
 }
 
 /// NFDP with its flow, its optimiser and the moving average of its weights, on LibTorch.
 #[derive(Debug)]
 pub struct Engine {
-    config: NfdpConfig,
+    architecture: Architecture,
     options: EngineOptions,
     parameters: Parameters,
     network: Nfdp,
-    flow: RealNvp,
+    /// None for the ablation that learns coordinates alone.
+    flow: Option<RealNvp>,
     adam: Adam,
     /// The moving average of every weight and statistic.
     average: BTreeMap<String, Tensor>,
@@ -85,14 +103,15 @@ impl Engine {
     ///
     /// # Errors
     /// When LibTorch cannot allocate or compute.
-    pub fn new(config: NfdpConfig, options: EngineOptions) -> Result<Self, EngineError> {
+    pub fn new(architecture: Architecture, options: EngineOptions) -> Result<Self, EngineError> {
         tch::set_num_threads(i32::try_from(options.threads).unwrap_or(1));
         let device = super::device::best();
         let mut parameters = Parameters::new(options.seed, device);
-        let network = Nfdp::new(parameters.root(), config)?;
-        let flow = RealNvp::new(parameters.root().at("flow"))?;
+        let network = Nfdp::new(parameters.root(), &architecture)?;
+        let flow = if options.flow { Some(RealNvp::new(parameters.root().at("flow"))?) } else { None };
         let adam = Adam::new(parameters.weights())?;
-        let mut engine = Self { config, options, parameters, network, flow, adam, average: BTreeMap::new(), device };
+        let mut engine =
+            Self { architecture, options, parameters, network, flow, adam, average: BTreeMap::new(), device };
         engine.restart_average()?;
         Ok(engine)
     }
@@ -110,14 +129,48 @@ impl Engine {
     /// # Errors
     /// When the batch does not fit the network or LibTorch fails.
     pub fn step(&mut self, batch: &Batch, lr: f64) -> Result<Vec<f32>, EngineError> {
+        Ok(self.timed_step(batch, lr)?.0)
+    }
+
+    /// As [`step`](Self::step), and where its time went.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn timed_step(&mut self, batch: &Batch, lr: f64) -> Result<(Vec<f32>, StepTimes), EngineError> {
+        let began = Instant::now();
         let loss = self.loss(batch, Mode::Train)?;
         let per_film = values(&loss)?;
+        let mut times = StepTimes { forward: began.elapsed().as_secs_f64(), ..StepTimes::default() };
         if per_film.iter().all(|v| v.is_finite()) {
+            let began = Instant::now();
             loss.f_mean(Kind::Float)?.f_backward()?;
+            self.wait();
+            times.backward = began.elapsed().as_secs_f64();
+            let began = Instant::now();
             self.adam.step(self.parameters.weights(), lr)?;
             self.update_average()?;
+            self.wait();
+            times.update = began.elapsed().as_secs_f64();
         }
-        Ok(per_film)
+        Ok((per_film, times))
+    }
+
+    /// Takes the normalization of a deployed network out of its convolutions again: every statistic becomes that of
+    /// `batch`, and what the network finds stays the same.
+    ///
+    /// # Errors
+    /// When the batch does not fit the network or LibTorch fails.
+    pub fn unfold(&mut self, batch: &Batch) -> Result<(), EngineError> {
+        let _guard = tch::no_grad_guard();
+        self.network.forward(&self.frames(batch)?, Mode::Unfold)?;
+        self.restart_average()
+    }
+
+    /// A GPU works on while the program goes on: for its times to mean something it is waited for.
+    fn wait(&self) {
+        if let Device::Cuda(index) = self.device {
+            tch::Cuda::synchronize(index as i64);
+        }
     }
 
     /// Coordinates and scales of each film, from the averaged weights.
@@ -135,7 +188,7 @@ impl Engine {
             Ok(values(tensor)?.chunks_exact(2).map(|p| [p[0], p[1]]).collect())
         };
         let (mu, sigma) = (pairs(&mu)?, pairs(&sigma)?);
-        let k = self.config.landmarks;
+        let k = self.architecture.landmarks;
         Ok(mu
             .chunks_exact(k)
             .zip(sigma.chunks_exact(k))
@@ -231,13 +284,16 @@ impl Engine {
     pub(super) fn loss(&self, batch: &Batch, mode: Mode) -> Result<Tensor, EngineError> {
         let gray = self.frames(batch)?;
         let n = gray.size()[0];
-        let k = self.config.landmarks as i64;
+        let k = self.architecture.landmarks as i64;
         expect_len("targets", batch.targets.len(), (n * k * 2) as usize)?;
         expect_len("visibility weights", batch.visible.len(), (n * k) as usize)?;
         let target = Tensor::f_from_slice(&batch.targets)?.f_reshape([n, k, 2])?.f_to_device(self.device)?;
         let visible = Tensor::f_from_slice(&batch.visible)?.f_reshape([n, k])?.f_to_device(self.device)?;
         let prediction = self.network.forward(&gray, mode)?;
-        residual_log_likelihood(&self.flow, &prediction, &target, &visible)
+        match &self.flow {
+            Some(flow) => residual_log_likelihood(flow, &prediction, &target, &visible),
+            None => absolute_error(&prediction, &target, &visible),
+        }
     }
 
     /// `[n, 1, h, w]`, normalised.
@@ -248,7 +304,8 @@ impl Engine {
         expect_len("pixels", batch.pixels.len(), n.max(1) * area)?;
         let gray = Tensor::f_from_slice(&batch.pixels)?.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
         let gray = gray.f_div_scalar(255.0)?.f_sub_scalar(0.5)?;
-        Ok(gray.f_reshape([n as i64, 1, i64::from(height), i64::from(width)])?)
+        let kind = if self.options.bf16.unwrap_or(self.device != Device::Cpu) { Kind::BFloat16 } else { Kind::Float };
+        Ok(gray.f_reshape([n as i64, 1, i64::from(height), i64::from(width)])?.f_to_kind(kind)?)
     }
 
     fn restart_average(&mut self) -> Result<(), EngineError> {
@@ -308,4 +365,21 @@ fn assign(tensor: &Tensor, name: &str, array: Option<&Array>) -> Result<(), Engi
         }
         _ => Err(EngineError::Shape { name: name.to_owned(), expected, found }),
     }
+}
+
+/// The float tensors of a PyTorch file of named tensors (a `state_dict` saved since PyTorch 1.6), and the names of the
+/// others.
+///
+/// # Errors
+/// With LibTorch's words, when it is not such a file.
+pub fn read_pytorch(path: &Path) -> Result<(Weights, Vec<String>), EngineError> {
+    let (mut weights, mut skipped) = (Weights::new(), Vec::new());
+    for (name, tensor) in Tensor::loadz_multi(path)? {
+        if tensor.is_floating_point() {
+            weights.insert(name, array(&tensor)?);
+        } else {
+            skipped.push(name);
+        }
+    }
+    Ok((weights, skipped))
 }

@@ -6,18 +6,20 @@ use super::engine::EngineError;
 use super::layers::{BatchNorm, Conv2d, ConvBnRelu, Mode, upsample2};
 use super::parameters::Scope;
 use super::resnet::CHANNELS;
+use crate::train::Architecture;
 
 const NECK_CHANNELS: i64 = 64;
 const HEAD_CHANNELS: i64 = 128;
 
-/// 1x1 and 3x3 convolution of each level, without the top-down sum (as in the public NFDP code).
+/// 1x1 and 3x3 convolution of each level, with or (as in the public NFDP code) without the top-down sum between.
 #[derive(Debug)]
 pub(super) struct Neck {
     levels: [(ConvBnRelu, ConvBnRelu); 4],
+    top_down: bool,
 }
 
 impl Neck {
-    pub(super) fn new(mut at: Scope<'_>) -> Result<Self, EngineError> {
+    pub(super) fn new(mut at: Scope<'_>, top_down: bool) -> Result<Self, EngineError> {
         let mut level = |i: usize| -> Result<(ConvBnRelu, ConvBnRelu), EngineError> {
             let mut at = at.at(i);
             let lateral = ConvBnRelu::new(
@@ -30,15 +32,19 @@ impl Neck {
             );
             Ok((lateral, smooth))
         };
-        Ok(Self { levels: [level(0)?, level(1)?, level(2)?, level(3)?] })
+        Ok(Self { levels: [level(0)?, level(1)?, level(2)?, level(3)?], top_down })
     }
 
     pub(super) fn forward(&self, features: &[Tensor; 4], mode: Mode) -> Result<[Tensor; 4], EngineError> {
-        let level = |i: usize| -> Result<Tensor, EngineError> {
-            let (lateral, smooth) = &self.levels[i];
-            smooth.forward(&lateral.forward(&features[i], mode)?, mode)
-        };
-        Ok([level(0)?, level(1)?, level(2)?, level(3)?])
+        let lateral = |i: usize| self.levels[i].0.forward(&features[i], mode);
+        let mut laterals = [lateral(0)?, lateral(1)?, lateral(2)?, lateral(3)?];
+        if self.top_down {
+            for i in [2, 1, 0] {
+                laterals[i] = laterals[i].f_add(&upsample2(&laterals[i + 1])?)?;
+            }
+        }
+        let smooth = |i: usize| self.levels[i].1.forward(&laterals[i], mode);
+        Ok([smooth(0)?, smooth(1)?, smooth(2)?, smooth(3)?])
     }
 }
 
@@ -49,11 +55,13 @@ pub(super) struct Head {
     output: Conv2d,
     output_bn: BatchNorm,
     relu: bool,
+    temperature: f64,
 }
 
 impl Head {
-    /// `relu`: clamp logits at zero before the softmax, as the paper's code does.
-    pub(super) fn new(mut at: Scope<'_>, landmarks: i64, relu: bool) -> Result<Self, EngineError> {
+    pub(super) fn new(mut at: Scope<'_>, architecture: &Architecture) -> Result<Self, EngineError> {
+        let Architecture { landmarks, heatmap_relu: relu, temperature, .. } = *architecture;
+        let landmarks = landmarks as i64;
         let mut branch = |i: usize| -> Result<Vec<ConvBnRelu>, EngineError> {
             let mut at = at.at(i);
             (0..i.max(1))
@@ -72,6 +80,7 @@ impl Head {
             output: Conv2d::new(at.at("output"), [HEAD_CHANNELS, landmarks], 1, 1)?,
             output_bn: BatchNorm::new(at.at("output_bn"), landmarks)?,
             relu,
+            temperature,
         })
     }
 
@@ -94,6 +103,7 @@ impl Head {
         }
         let logits = self.output.forward(&fine)?.f_add(&upsample2(&self.output.forward(&coarse)?)?)?;
         let logits = self.output_bn.forward(&logits, mode)?;
-        if self.relu { Ok(logits.f_relu()?) } else { Ok(logits) }
+        let logits = if self.relu { logits.f_relu()? } else { logits };
+        if self.temperature == 1.0 { Ok(logits) } else { Ok(logits.f_div_scalar(self.temperature)?) }
     }
 }

@@ -8,11 +8,15 @@ use super::parameters::{Init, Scope};
 const BN_EPS: f64 = 1e-5;
 const BN_MOMENTUM: f64 = 0.1;
 
-/// Whether statistics come from the batch (and are recorded) or from training.
+/// What batch normalisation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
+    /// Normalises by the batch's statistics and records them.
     Train,
+    /// Normalises by recorded statistics.
     Evaluate,
+    /// As `Evaluate`, and rewrites its tensors for the batch's statistics so that what it computes stays the same.
+    Unfold,
 }
 
 /// A square convolution without bias, padded to keep the size at stride 1.
@@ -45,7 +49,9 @@ impl Conv2d {
 
     fn apply(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor, EngineError> {
         let (s, p) = (self.stride, self.padding);
-        Ok(x.f_conv2d(weight, None::<&Tensor>, [s, s], [p, p], [1, 1], 1)?)
+        // The weight stays in single precision; its product takes the precision of what it is multiplied with.
+        let weight = weight.f_to_kind(x.kind())?;
+        Ok(x.f_conv2d(&weight, None::<&Tensor>, [s, s], [p, p], [1, 1], 1)?)
     }
 }
 
@@ -69,6 +75,9 @@ impl BatchNorm {
     }
 
     pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, EngineError> {
+        if mode == Mode::Unfold {
+            self.unfold(x)?;
+        }
         Ok(x.f_batch_norm(
             Some(&self.weight),
             Some(&self.bias),
@@ -79,6 +88,28 @@ impl BatchNorm {
             BN_EPS,
             true,
         )?)
+    }
+}
+
+impl BatchNorm {
+    /// `y = a x + c` is kept while mean and variance become those of `x`.
+    fn unfold(&self, x: &Tensor) -> Result<(), EngineError> {
+        let _guard = tch::no_grad_guard();
+        let over = [0i64, 2, 3];
+        let a = self.weight.f_div(&self.running_var.f_add_scalar(BN_EPS)?.f_sqrt()?)?;
+        let c = self.bias.f_sub(&self.running_mean.f_mul(&a)?)?;
+        let x = x.f_to_kind(Kind::Float)?;
+        let mean = x.f_mean_dim(over.as_slice(), false, Kind::Float)?;
+        let var = x.f_var_dim(over.as_slice(), false, false)?;
+        for (tensor, value) in [
+            (&self.weight, a.f_mul(&var.f_add_scalar(BN_EPS)?.f_sqrt()?)?),
+            (&self.bias, c.f_add(&a.f_mul(&mean)?)?),
+            (&self.running_mean, mean),
+            (&self.running_var, var),
+        ] {
+            tensor.f_detach()?.f_copy_(&value)?;
+        }
+        Ok(())
     }
 }
 

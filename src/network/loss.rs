@@ -1,4 +1,5 @@
-//! The residual log-likelihood loss of NFDP (Li et al. 2021, eq. 8; Huang et al. 2024, eq. 10).
+//! The residual log-likelihood loss of NFDP (Li et al. 2021, eq. 8; Huang et al. 2024, eq. 10), and the absolute error
+//! that its ablation is trained by.
 
 use tch::Tensor;
 
@@ -34,4 +35,17 @@ pub(super) fn residual_log_likelihood(
     let per_axis = scale.f_add(&laplace)?.f_sum_dim_intlist(2i64, false, sigma.kind())?;
     let per_landmark = per_axis.f_sub(&log_phi.f_mul_scalar(2.0)?)?;
     Ok(per_landmark.f_mul(visible)?.f_sum_dim_intlist(1i64, false, sigma.kind())?)
+}
+
+/// The ablation's loss of each film: `sum_k w_k sum_d |mu - g|`; sigma has no part in it.
+///
+/// # Shapes
+/// As [`residual_log_likelihood`].
+pub(super) fn absolute_error(
+    prediction: &Prediction,
+    target: &Tensor,
+    visible: &Tensor,
+) -> Result<Tensor, EngineError> {
+    let error = prediction.mu.f_sub(target)?.f_mul(&visible.f_unsqueeze(2)?)?.f_abs()?;
+    Ok(error.f_sum_dim_intlist([1i64, 2].as_slice(), false, target.kind())?)
 }

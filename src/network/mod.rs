@@ -20,5 +20,4 @@ mod resnet;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, EngineError, EngineOptions};
-pub use nfdp::NfdpConfig;
+pub use engine::{Engine, EngineError, EngineOptions, StepTimes, read_pytorch};

@@ -1,4 +1,4 @@
-//! The heatmap NFDP network: gray frames to normalised coordinates and their scale.
+//! The NFDP networks: gray frames to normalised coordinates and their scale.
 
 use tch::{Kind, Tensor};
 
@@ -7,25 +7,38 @@ use super::head::{Head, Neck};
 use super::layers::Mode;
 use super::parameters::{Init, Scope};
 use super::resnet::{CHANNELS, ResNet18};
+use crate::train::{Architecture, Model};
 
-/// What distinguishes one NFDP network from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NfdpConfig {
-    /// Landmarks (K).
-    pub landmarks: usize,
-    /// Whether logits are clamped at zero before the softmax: `true` in the paper's code.
-    pub heatmap_relu: bool,
-}
-
-/// Backbone, neck, head, soft-argmax and sigma head (Huang et al. 2024, heatmap model).
+/// Backbone, coordinates and sigma head (Huang et al. 2024).
 #[derive(Debug)]
 pub(super) struct Nfdp {
     backbone: ResNet18,
-    neck: Neck,
-    head: Head,
-    sigma_weight: Tensor,
-    sigma_bias: Tensor,
+    coordinates: Coordinates,
+    sigma: Linear,
     landmarks: i64,
+}
+
+/// The two ways to coordinates.
+#[derive(Debug)]
+enum Coordinates {
+    Heatmap(Box<(Neck, Head)>),
+    Regression(Linear),
+}
+
+/// A linear layer on the pooled coarsest feature: x and y of each landmark.
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn new(mut at: Scope<'_>, landmarks: i64) -> Result<Self, EngineError> {
+        Ok(Self {
+            weight: at.weight("weight", &[2 * landmarks, CHANNELS[3]], Init::Xavier(0.01))?,
+            bias: at.weight("bias", &[2 * landmarks], Init::Constant(0.0))?,
+        })
+    }
 }
 
 /// Coordinates and scales in normalised units: frame pixels / frame size - 0.5, and / frame size.
@@ -38,30 +51,39 @@ pub(super) struct Prediction {
 }
 
 impl Nfdp {
-    pub(super) fn new(mut at: Scope<'_>, config: NfdpConfig) -> Result<Self, EngineError> {
-        let landmarks = config.landmarks as i64;
+    pub(super) fn new(mut at: Scope<'_>, architecture: &Architecture) -> Result<Self, EngineError> {
+        let landmarks = architecture.landmarks as i64;
         let backbone = ResNet18::new(at.at("backbone"))?;
-        let neck = Neck::new(at.at("neck"))?;
-        let head = Head::new(at.at("head"), landmarks, config.heatmap_relu)?;
-        let mut sigma = at.at("sigma");
-        Ok(Self {
-            sigma_weight: sigma.weight("weight", &[2 * landmarks, CHANNELS[3]], Init::Xavier(0.01))?,
-            sigma_bias: sigma.weight("bias", &[2 * landmarks], Init::Constant(0.0))?,
-            backbone,
-            neck,
-            head,
-            landmarks,
-        })
+        let coordinates = match architecture.model {
+            Model::Heatmap => {
+                let neck = Neck::new(at.at("neck"), architecture.top_down)?;
+                Coordinates::Heatmap(Box::new((neck, Head::new(at.at("head"), architecture)?)))
+            }
+            Model::Regression => Coordinates::Regression(Linear::new(at.at("coordinates"), landmarks)?),
+        };
+        Ok(Self { sigma: Linear::new(at.at("sigma"), landmarks)?, backbone, coordinates, landmarks })
     }
 
     /// # Shapes
-    /// `gray` is `[n, 1, h, w]`, already `v / 255 - 0.5`; h and w are multiples of 32.
+    /// `gray` is `[n, 1, h, w]`, already `v / 255 - 0.5`; h and w are multiples of 32. Features have the precision of
+    /// `gray`; soft-argmax, sigma and what follows are in single precision.
     pub(super) fn forward(&self, gray: &Tensor, mode: Mode) -> Result<Prediction, EngineError> {
         let features = self.backbone.forward(gray, mode)?;
-        let logits = self.head.forward(&self.neck.forward(&features, mode)?, mode)?;
-        let pooled = features[3].f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?;
-        let sigma = pooled.f_linear(&self.sigma_weight, Some(&self.sigma_bias))?.f_sigmoid()?;
-        Ok(Prediction { mu: soft_argmax(&logits)?, sigma: sigma.f_reshape([-1, self.landmarks, 2])? })
+        let pooled = features[3].f_to_kind(Kind::Float)?.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?;
+        let pairs = |flat: Tensor| flat.f_reshape([-1, self.landmarks, 2]);
+        let mu = match &self.coordinates {
+            Coordinates::Heatmap(layers) => {
+                let (neck, head) = layers.as_ref();
+                let logits = head.forward(&neck.forward(&features, mode)?, mode)?;
+                soft_argmax(&logits.f_to_kind(Kind::Float)?)?
+            }
+            Coordinates::Regression(Linear { weight, bias }) => {
+                let length = pooled.f_norm_scalaropt_dim(2.0, 1i64, true)?;
+                pairs(pooled.f_linear(weight, None::<&Tensor>)?.f_div(&length)?.f_add(bias)?)?
+            }
+        };
+        let sigma = pooled.f_linear(&self.sigma.weight, Some(&self.sigma.bias))?.f_sigmoid()?;
+        Ok(Prediction { mu, sigma: pairs(sigma)? })
     }
 }
 

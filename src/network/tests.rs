@@ -7,10 +7,10 @@ use super::engine::{Engine, EngineOptions};
 use super::flow::RealNvp;
 use super::layers::Mode;
 use super::loss::residual_log_likelihood;
-use super::nfdp::{NfdpConfig, Prediction};
+use super::nfdp::Prediction;
 use super::parameters::{Parameters, values};
 use crate::geometry::Size;
-use crate::train::{Array, Batch, Weights};
+use crate::train::{Architecture, Array, Batch, Weights};
 
 #[path = "../../tests/support/pseudo_weights.rs"]
 mod pseudo_weights;
@@ -18,8 +18,8 @@ mod pseudo_weights;
 const LANDMARKS: usize = 19;
 
 fn engine(landmarks: usize, average_decay: f64) -> Engine {
-    let config = NfdpConfig { landmarks, heatmap_relu: true };
-    Engine::new(config, EngineOptions { seed: 3, threads: 1, average_decay }).expect("LibTorch allocates")
+    let options = EngineOptions { seed: 3, flow: true, threads: 1, average_decay, bf16: None };
+    Engine::new(Architecture::heatmap(landmarks), options).expect("LibTorch allocates")
 }
 
 /// A flow in double precision, its weights those of `fill(name, shape)`.
@@ -51,14 +51,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 fn pseudo_engine() -> Engine {
-    let mut engine = engine(LANDMARKS, 0.0);
-    let weights: Weights = engine
-        .layout()
-        .map(|(name, shape)| (name.to_owned(), Array { values: pseudo_weights::values(name, &shape), shape }))
-        .collect();
-    let taken = engine.load_weights(&weights).expect("LibTorch copies");
-    assert_eq!(taken.len(), weights.len());
-    engine
+    pseudo(Architecture::heatmap(LANDMARKS), true)
 }
 
 fn golden_batch(golden: &Value) -> Batch {
@@ -133,6 +126,98 @@ fn loss_gradients_and_running_statistics_are_pytorchs() {
             assert!((f64::from(*f) - e).abs() < 1e-4 * (1.0 + e.abs()), "{name}: {f} for {e}");
         }
     }
+}
+
+fn pseudo(architecture: Architecture, flow: bool) -> Engine {
+    let options = EngineOptions { seed: 3, flow, threads: 1, average_decay: 0.0, bf16: None };
+    let mut engine = Engine::new(architecture, options).expect("LibTorch allocates");
+    let weights: Weights = engine
+        .layout()
+        .map(|(name, shape)| (name.to_owned(), Array { values: pseudo_weights::values(name, &shape), shape }))
+        .collect();
+    engine.load_weights(&weights).expect("LibTorch copies");
+    engine
+}
+
+#[test]
+fn every_variant_is_pytorchs() {
+    let golden = golden();
+    let paper = Architecture::heatmap(LANDMARKS);
+    for (name, architecture) in [
+        ("top_down", Architecture { top_down: true, ..paper }),
+        ("temperature", Architecture { temperature: 20.0, ..paper }),
+        ("no_relu", Architecture { temperature: 20.0, heatmap_relu: false, ..paper }),
+        ("regression", Architecture::regression(LANDMARKS)),
+    ] {
+        let mut engine = pseudo(architecture, true);
+        let found = engine.predict(&golden_batch(&golden)).expect("LibTorch computes");
+        let found: Vec<f32> = found.iter().flat_map(|p| p.mu.iter().flatten().copied()).collect();
+        let expected = numbers(&golden["variants"][name]["coordinates"]);
+        assert_eq!(found.len(), expected.len());
+        for (f, e) in found.iter().zip(expected) {
+            assert!((f64::from(*f) - e).abs() < 0.05 / 128.0, "{name}: {f} for {e}");
+        }
+    }
+}
+
+#[test]
+fn without_a_flow_the_loss_is_the_absolute_error_and_sigma_learns_nothing() {
+    let golden = golden();
+    let expected = &golden["variants"]["absolute_error"];
+    let engine = pseudo(Architecture::regression(LANDMARKS), false);
+    assert!(!engine.trained().any(|name| name.starts_with("flow.")));
+    let loss = engine.loss(&golden_batch(&golden), Mode::Train).expect("LibTorch computes").mean(Kind::Float);
+    let value = expected["loss"].as_f64().expect("a number");
+    assert!((loss.double_value(&[]) - value).abs() < 1e-5 * value, "{loss:?} for {value}");
+    loss.backward();
+    assert!(!engine.tensor("sigma.weight").expect("a weight").grad().defined());
+    for (name, expected) in expected["gradients"].as_object().expect("an object") {
+        let gradient = values(&engine.tensor(name).expect("a weight").grad()).expect("LibTorch copies");
+        let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+        let expected_norm = expected["norm"].as_f64().expect("a number");
+        assert!((norm - expected_norm).abs() <= 3e-3 * expected_norm, "{name}: norm {norm} for {expected_norm}");
+        for (found, first) in gradient.iter().zip(numbers(&expected["first"])) {
+            assert!((f64::from(*found) - first).abs() <= 3e-3 * expected_norm, "{name}: {found} for {first}");
+        }
+    }
+}
+
+#[test]
+fn unfolding_changes_the_statistics_and_not_the_function() {
+    let golden = golden();
+    let batch = golden_batch(&golden);
+    let mut engine = pseudo(Architecture::heatmap(LANDMARKS), true);
+    let statistics = |engine: &Engine| values(engine.tensor("backbone.layer2.0.bn1.running_var").expect("there"));
+    let (before, variance) = (engine.predict(&batch).expect("LibTorch computes"), statistics(&engine).expect("copies"));
+    engine.unfold(&batch).expect("LibTorch computes");
+    let (after, unfolded) = (engine.predict(&batch).expect("LibTorch computes"), statistics(&engine).expect("copies"));
+    assert_ne!(variance, unfolded);
+    for (before, after) in before.iter().zip(&after) {
+        for (b, a) in before.mu.iter().flatten().zip(after.mu.iter().flatten()) {
+            assert!((a - b).abs() < 0.05 / 128.0, "{a} for {b}");
+        }
+    }
+    // Normalised by the batch itself the network now does the same, but for the deviation's n - 1.
+    let trained = engine.loss(&batch, Mode::Train).expect("LibTorch computes").mean(Kind::Float).double_value(&[]);
+    let evaluated = engine.loss(&batch, Mode::Evaluate).expect("LibTorch computes").mean(Kind::Float).double_value(&[]);
+    assert!((trained - evaluated).abs() < 1e-2 * evaluated.abs(), "{trained} and {evaluated}");
+}
+
+#[test]
+fn features_in_bfloat16_give_nearly_the_same_loss_and_a_step() {
+    let golden = golden();
+    let mut half = {
+        let options = EngineOptions { seed: 3, flow: true, threads: 1, average_decay: 0.0, bf16: Some(true) };
+        Engine::new(Architecture::heatmap(3), options).expect("LibTorch allocates")
+    };
+    let mut single = engine(3, 0.0);
+    let mean = |losses: Vec<f32>| losses.iter().sum::<f32>() / losses.len() as f32;
+    let (a, b) = (half.step(&noise(1), 1e-3), single.step(&noise(1), 1e-3));
+    let (a, b) = (mean(a.expect("LibTorch computes")), mean(b.expect("LibTorch computes")));
+    assert!(a != b && (a - b).abs() < 0.02 * b.abs(), "{a} and {b}");
+    assert_eq!(golden["landmarks"], LANDMARKS);
+    let weight = half.tensor("backbone.conv1.weight").expect("a weight");
+    assert_eq!(weight.kind(), Kind::Float, "the weights stay in single precision");
 }
 
 #[test]

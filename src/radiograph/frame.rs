@@ -4,7 +4,7 @@
 //! trained on and what it sees in the clinic.
 
 use super::Radiograph;
-use crate::geometry::{Point, Similarity, Size, nfdp_frame};
+use crate::geometry::{Frame, Point, Similarity, Size};
 
 /// Reduced-film pixels that one frame pixel should span: enough for a sharp bilinear sample, few enough not to alias.
 const SAMPLES_PER_FRAME_PIXEL: f64 = 1.5;
@@ -33,17 +33,17 @@ pub struct NetworkInput {
     pub from_source: Similarity,
 }
 
-/// The network input of a film in the NFDP frame of `frame` pixels, without augmentation.
+/// The network input of a film in `frame`, without augmentation.
 #[must_use]
-pub fn network_input(radiograph: &Radiograph, frame: Size) -> NetworkInput {
+pub fn network_input(radiograph: &Radiograph, frame: Frame) -> NetworkInput {
     let film = Film::new(radiograph, reduction_factor(radiograph.size, frame));
-    film.warp(&nfdp_frame(radiograph.size, frame), frame)
+    film.warp(&frame.place(radiograph.size), frame.size())
 }
 
 /// By how much to reduce a film before it is warped into `frame`.
 #[must_use]
-pub fn reduction_factor(film: Size, frame: Size) -> u32 {
-    let step = 1.0 / nfdp_frame(film, frame).scale();
+pub fn reduction_factor(film: Size, frame: Frame) -> u32 {
+    let step = frame.step(film);
     // A film has at least one pixel, so the factor stays far below u32::MAX.
     ((step / SAMPLES_PER_FRAME_PIXEL).round() as u32).clamp(1, film.width.min(film.height).max(1))
 }
@@ -86,7 +86,19 @@ impl Film {
 
     /// Calls `each` with the bilinear sample (0..=65535) of every frame pixel, row by row, and whether the pixel's
     /// centre lies on the film.
-    pub fn sample(&self, from_source: &Similarity, frame: Size, mut each: impl FnMut(f32, bool)) {
+    pub fn sample(&self, from_source: &Similarity, frame: Size, each: impl FnMut(f32, bool)) {
+        self.sample_displaced(from_source, frame, |_, _| Point::default(), each);
+    }
+
+    /// As [`sample`](Self::sample), each frame pixel (column, row) taken from where `displacement`, in frame pixels,
+    /// points to.
+    pub fn sample_displaced(
+        &self,
+        from_source: &Similarity,
+        frame: Size,
+        mut displacement: impl FnMut(u32, u32) -> Point,
+        mut each: impl FnMut(f32, bool),
+    ) {
         // Film pixel i averages source pixels f*i .. f*i + f - 1, whose centre is f*i + (f - 1) / 2.
         let factor = f64::from(self.factor);
         let half = (factor - 1.0) / 2.0;
@@ -97,8 +109,10 @@ impl Film {
         for row in 0..frame.height {
             let start = from_frame.apply(Point::new(0.0, f64::from(row)));
             for column in 0..frame.width {
-                let x = (start.x + step.x * f64::from(column)) as f32;
-                let y = (start.y + step.y * f64::from(column)) as f32;
+                let by = displacement(column, row);
+                let along = f64::from(column) + by.x;
+                let x = (start.x + step.x * along - step.y * by.y) as f32;
+                let y = (start.y + step.y * along + step.x * by.y) as f32;
                 let inside = x >= -0.5 && y >= -0.5 && x < w as f32 - 0.5 && y < h as f32 - 0.5;
                 each(self.bilinear(x, y, w, h), inside);
             }
@@ -156,10 +170,10 @@ mod tests {
         let size = Size::new(400, 600);
         for factor in [1, 2, 3, 5] {
             let film = Film::new(&ramp(size), factor);
-            let frame = Size::new(64, 64);
-            let map = nfdp_frame(size, frame);
+            let frame = Frame::new(64, 64);
+            let map = frame.place(size);
             let mut values = Vec::new();
-            film.sample(&map, frame, |v, _| values.push(v));
+            film.sample(&map, frame.size(), |v, _| values.push(v));
             for (fx, fy) in [(32u32, 32u32), (20, 40), (40, 12)] {
                 let p = map.inverse().apply(Point::new(f64::from(fx), f64::from(fy)));
                 let expected = 1000.0 + 20.0 * p.x + 10.0 * p.y;
@@ -170,9 +184,25 @@ mod tests {
     }
 
     #[test]
+    fn a_displaced_sample_is_the_one_displaced() {
+        let (size, frame) = (Size::new(400, 600), Size::new(64, 64));
+        let film = Film::new(&ramp(size), 2);
+        let map = Similarity::about(Point::new(200.0, 300.0), Point::new(32.0, 32.0), 0.2, 0.4);
+        let by = |column: u32, row: u32| Point::new(f64::from(row) / 10.0 - 3.0, f64::from(column) / 20.0);
+        let mut values = Vec::new();
+        film.sample_displaced(&map, frame, by, |v, _| values.push(v));
+        for (column, row) in [(32u32, 32u32), (25, 40), (40, 20)] {
+            let d = by(column, row);
+            let p = map.inverse().apply(Point::new(f64::from(column) + d.x, f64::from(row) + d.y));
+            let (expected, got) = (1000.0 + 20.0 * p.x + 10.0 * p.y, f64::from(values[(row * 64 + column) as usize]));
+            assert!((got - expected).abs() < 1.5, "at {column},{row}: {got} for {expected}");
+        }
+    }
+
+    #[test]
     fn outside_the_film_the_frame_is_black() {
         let white = Radiograph::gray(Format::Png, Size::new(300, 300), vec![65535; 90_000]);
-        let input = network_input(&white, Size::new(100, 100));
+        let input = network_input(&white, Frame::new(100, 100));
         assert_eq!(input.pixels[50 * 100 + 50], 255);
         assert_eq!(input.pixels[0], 0);
         let lit = input.pixels.iter().filter(|&&v| v > 127).count();
@@ -182,6 +212,6 @@ mod tests {
     #[test]
     fn a_film_of_one_pixel_has_a_frame() {
         let dot = Radiograph::gray(Format::Png, Size::new(1, 1), vec![65535]);
-        assert_eq!(network_input(&dot, Size::new(64, 64)).pixels.len(), 4096);
+        assert_eq!(network_input(&dot, Frame::new(64, 64)).pixels.len(), 4096);
     }
 }

@@ -48,9 +48,9 @@ pub fn agree(
             .map_err(|e| RunError::Dataset(DatasetError::Film { path: path.clone(), reason: e.to_string() }))?;
         let input = network_input(&radiograph, frame);
         let exported = detector.detect(&input)?;
-        let batch = Batch { frame, pixels: input.pixels, targets: Vec::new(), visible: Vec::new() };
+        let batch = Batch { frame: frame.size(), pixels: input.pixels, targets: Vec::new(), visible: Vec::new() };
         for prediction in engine.predict(&batch).map_err(RunError::Engine)? {
-            let trained = frame_points(&prediction, frame);
+            let trained = frame_points(&prediction, frame.size());
             distances.extend(trained.iter().zip(&exported).map(|(a, b)| a.distance(b.point)));
         }
     }

@@ -34,7 +34,7 @@ pub struct Atlas {
 #[derive(Debug, thiserror::Error)]
 pub enum AtlasError {
     /// Nothing to average.
-    #[error("an atlas needs at least one film and three landmarks")]
+    #[error("there is no film on which every landmark is visible: nothing to make a mean film of")]
     Empty,
     /// The shapes do not match.
     #[error("film {film} has {found} landmarks, the first one has {expected}")]
@@ -69,12 +69,14 @@ impl AtlasError {
 
 /// The mean film of `shapes.len()` films, `height` pixels high.
 ///
-/// `shapes[i]` are the landmarks of film `i` in its pixels; `film` decodes one film at a time, so that a large set
-/// needs little memory. The atlas shows what the average film shows: its canvas is the mean film size, scaled.
+/// `shapes[i]` are the landmarks of film `i` in its pixels, of which it has `sizes[i]`; `film` decodes one film at a
+/// time, so that a large set needs little memory. The atlas shows what the average film shows: films of any size count
+/// as if they were equally high, and the canvas has their mean aspect ratio.
 ///
 /// # Errors
 /// When there are too few films or landmarks, their numbers differ, or a film fails.
 pub fn atlas<E>(
+    sizes: &[Size],
     shapes: &[Vec<Point>],
     height: u32,
     mut film: impl FnMut(usize) -> Result<Radiograph, E>,
@@ -82,29 +84,45 @@ pub fn atlas<E>(
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mean = mean_shape(shapes)?;
-    let mut load = |i| film(i).map_err(|e| AtlasError::Film { film: i, source: e.into() });
-    let mut first = Some(load(0)?);
-    let source = first.as_ref().map_or(Size::new(1, 1), |film| film.size);
-    let scale = f64::from(height) / f64::from(source.height);
-    let size = Size::new((f64::from(source.width) * scale).round().max(1.0) as u32, height);
-    // Pixel centres are integers: the canvas scales about the corner at -1/2.
-    let to_canvas = Similarity::about(Point::new(-0.5, -0.5), Point::new(-0.5, -0.5), scale, 0.0);
-    let landmarks: Vec<Point> = mean.iter().map(|&p| to_canvas.apply(p)).collect();
-    let spline = ThinPlate::new(&landmarks, size, BENDING).ok_or(AtlasError::Degenerate)?;
+    let scale = |size: &Size| f64::from(height) / f64::from(size.height);
+    // Pixel centres are integers: a film scales about the corner at -1/2.
+    let to_canvas = |size: &Size| Similarity::about(Point::new(-0.5, -0.5), Point::new(-0.5, -0.5), scale(size), 0.0);
+    let on_canvas: Vec<Vec<Point>> = shapes
+        .iter()
+        .zip(sizes)
+        .map(|(shape, size)| shape.iter().map(|&p| to_canvas(size).apply(p)).collect())
+        .collect();
+    // Fewer than three landmarks bend nothing: films are laid over each other as they are.
+    let bends = on_canvas.first().is_some_and(|shape| shape.len() >= 3);
+    let landmarks = match on_canvas.as_slice() {
+        [] => return Err(AtlasError::Empty),
+        shapes if bends => mean_shape(shapes)?,
+        shapes => average(shapes.iter().cloned(), shapes.len()),
+    };
+    let widths: f64 = sizes.iter().map(|size| f64::from(size.width) * scale(size)).sum();
+    let size = Size::new((widths / sizes.len() as f64).round().max(1.0) as u32, height);
+    let spline =
+        if bends { Some(ThinPlate::new(&landmarks, size, BENDING).ok_or(AtlasError::Degenerate)?) } else { None };
     let pixels = size.area() as usize;
     let (mut sums, mut counts) = (vec![0f64; pixels], vec![0u32; pixels]);
     for (i, shape) in shapes.iter().enumerate() {
-        let radiograph = match first.take() {
-            Some(radiograph) => radiograph,
-            None => load(i)?,
-        };
-        let reduced = Film::new(&radiograph, (1.0 / scale).round().max(1.0) as u32);
+        let radiograph = film(i).map_err(|e| AtlasError::Film { film: i, source: e.into() })?;
+        let reduced = Film::new(&radiograph, (1.0 / scale(&radiograph.size)).round().max(1.0) as u32);
         let to_film = |p: Point| reduced_pixel(&reduced, p);
         let shape: Vec<Point> = shape.iter().map(|&p| to_film(p)).collect();
-        let warp = spline.warp_to(&shape).ok_or(AtlasError::Degenerate)?;
+        let warp = match &spline {
+            Some(spline) => Some(spline.warp_to(&shape).ok_or(AtlasError::Degenerate)?),
+            None => None,
+        };
+        let from_canvas = to_canvas(&radiograph.size).inverse();
+        let columns = size.width as usize;
+        let straight = |at: usize| Point::new((at % columns) as f64, (at / columns) as f64);
         for (at, (sum, count)) in sums.iter_mut().zip(&mut counts).enumerate() {
-            if let Some(value) = bilinear(&reduced, warp.apply(at)) {
+            let on_film = match &warp {
+                Some(warp) => warp.apply(at),
+                None => to_film(from_canvas.apply(straight(at))),
+            };
+            if let Some(value) = bilinear(&reduced, on_film) {
                 *sum += value;
                 *count += 1;
             }
@@ -151,7 +169,7 @@ pub fn mean_shape(shapes: &[Vec<Point>]) -> Result<Vec<Point>, AtlasError> {
 }
 
 /// `shape` under the similarity that brings it closest to `onto`, in the sense of least squares.
-fn aligned(shape: &[Point], onto: &[Point]) -> Vec<Point> {
+pub(super) fn aligned(shape: &[Point], onto: &[Point]) -> Vec<Point> {
     let (from, to) = (centroid(shape), centroid(onto));
     let (mut dot, mut cross, mut square) = (0.0, 0.0, 0.0);
     for (p, q) in shape.iter().zip(onto) {
@@ -269,7 +287,7 @@ mod tests {
         let bend = |i: usize, p: Point| Point::new(p.x + (p.y * 0.07 + i as f64).sin() * 3.0, p.y + i as f64);
         let shapes: Vec<Vec<Point>> = (0..6).map(|i| shape().iter().map(|&p| bend(i, p)).collect()).collect();
         let film = |i: usize| Ok::<_, std::io::Error>(spots(size, &shapes[i]));
-        let atlas = atlas(&shapes, 120, film).expect("six films");
+        let atlas = atlas(&[size; 6], &shapes, 120, film).expect("six films");
         assert_eq!(atlas.size, size);
         for landmark in &atlas.landmarks {
             let at = landmark.y.round() as usize * 100 + landmark.x.round() as usize;
@@ -283,7 +301,7 @@ mod tests {
     fn a_smaller_atlas_has_its_landmarks_scaled_about_the_corner() {
         let size = Size::new(100, 120);
         let film = |_| Ok::<_, std::io::Error>(spots(size, &shape()));
-        let atlas = atlas(&[shape(), shape()], 60, film).expect("two films");
+        let atlas = atlas(&[size; 2], &[shape(), shape()], 60, film).expect("two films");
         assert_eq!(atlas.size, Size::new(50, 60));
         for (found, p) in atlas.landmarks.iter().zip(shape()) {
             assert!(found.distance(Point::new((p.x + 0.5) / 2.0 - 0.5, (p.y + 0.5) / 2.0 - 0.5)) < 1e-9);
@@ -293,8 +311,35 @@ mod tests {
     }
 
     #[test]
+    fn films_of_other_sizes_count_as_if_they_were_equally_high() {
+        let (small, large) = (Size::new(100, 120), Size::new(240, 240));
+        let doubled: Vec<Point> = shape().iter().map(|p| Point::new(2.0 * p.x + 0.5, 2.0 * p.y + 0.5)).collect();
+        let film = |i: usize| {
+            let (size, shape) = if i == 0 { (small, shape()) } else { (large, doubled.clone()) };
+            Ok::<_, std::io::Error>(spots(size, &shape))
+        };
+        let atlas = atlas(&[small, large], &[shape(), doubled.clone()], 120, film).expect("two films");
+        assert_eq!(atlas.size, Size::new(110, 120));
+        for (found, p) in atlas.landmarks.iter().zip(shape()) {
+            assert!(found.distance(p) < 1e-9, "{found:?} for {p:?}");
+        }
+    }
+
+    #[test]
+    fn films_with_two_landmarks_are_laid_over_each_other() {
+        let size = Size::new(100, 120);
+        let pair = shape()[..2].to_vec();
+        let film = |_| Ok::<_, std::io::Error>(spots(size, &pair));
+        let atlas = atlas(&[size; 3], &vec![pair.clone(); 3], 60, film).expect("three films");
+        for (found, p) in atlas.landmarks.iter().zip(&pair) {
+            assert!(found.distance(Point::new((p.x + 0.5) / 2.0 - 0.5, (p.y + 0.5) / 2.0 - 0.5)) < 1e-9);
+            assert!(atlas.pixels[found.y.round() as usize * 50 + found.x.round() as usize] > 180, "{found:?}");
+        }
+    }
+
+    #[test]
     fn a_film_that_fails_is_named() {
-        let error = atlas(&[shape(), shape()], 60, |i| match i {
+        let error = atlas(&[Size::new(100, 120); 2], &[shape(), shape()], 60, |i| match i {
             0 => Ok(spots(Size::new(100, 120), &shape())),
             _ => Err("not there"),
         });

@@ -1,11 +1,13 @@
-//! The augmentation of NFDP's training films: one random frame and gray curve a film.
+//! The augmentation of NFDP's training films: one random frame and gray curve a film, and beside the paper an elastic
+//! deformation.
 
 use chacha20::ChaCha8Rng;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::geometry::{BOX_ENLARGEMENT, Point, Similarity, Size};
+use crate::geometry::{Frame, Point, Similarity, Size};
 use crate::radiograph::Film;
+use crate::train::elastic::Deformation;
 
 /// Ranges of the augmentation; the defaults are the paper's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +27,9 @@ pub struct AugmentConfig {
     pub rotation_deg: f64,
     /// Largest shift either way, as a share of the box (x and y, each half of the time).
     pub shift: f64,
+    /// Largest elastic displacement either way of a control point, as a share of the frame's longer side; not in the
+    /// paper, whose films keep their shape.
+    pub elastic: f64,
 }
 
 impl Default for AugmentConfig {
@@ -37,15 +42,18 @@ impl Default for AugmentConfig {
             scale: [0.75, 1.3],
             rotation_deg: 30.0,
             shift: 0.15,
+            elastic: 0.0,
         }
     }
 }
 
 /// One drawn augmentation: where the film goes and how its gray values change.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Augmentation {
-    /// From source pixels to frame pixels.
+    /// From source pixels to frame pixels, before the elastic deformation.
     pub from_source: Similarity,
+    /// Of frame pixels, where one was drawn.
+    pub elastic: Option<Deformation>,
     /// Factor on gray values.
     pub contrast: f32,
     /// Added after the factor, in 8-bit gray levels.
@@ -54,7 +62,7 @@ pub struct Augmentation {
 
 impl AugmentConfig {
     /// Draws an augmentation for a film of `film` source pixels.
-    pub fn draw(&self, rng: &mut ChaCha8Rng, film: Size, frame: Size) -> Augmentation {
+    pub fn draw(&self, rng: &mut ChaCha8Rng, film: Size, frame: Frame) -> Augmentation {
         let coin = |rng: &mut ChaCha8Rng| rng.random_bool(0.5);
         let between = |rng: &mut ChaCha8Rng, low: f64, high: f64| low + (high - low) * rng.random::<f64>();
         let [w, h] = [film.width, film.height].map(f64::from);
@@ -81,10 +89,12 @@ impl AugmentConfig {
                 centre.y += shift;
             }
         }
-        let box_width = size[0].max(size[1] * fw / fh) * BOX_ENLARGEMENT * scale;
+        let box_width = size[0].max(size[1] * fw / fh) * frame.enlargement * scale;
         let to = Point::new(fw / 2.0, fh / 2.0);
         Augmentation {
             from_source: Similarity::about(centre, to, fw / box_width, angle.to_radians()),
+            // Drawn last, so that a run without it sees the films it always saw.
+            elastic: (self.elastic > 0.0).then(|| Deformation::draw(rng, frame.size(), self.elastic)),
             contrast: contrast as f32,
             brightness: brightness as f32,
         }
@@ -94,23 +104,38 @@ impl AugmentConfig {
 impl Augmentation {
     /// Writes the film's frame behind `pixels`; the border stays black.
     pub fn render(&self, film: &Film, frame: Size, pixels: &mut Vec<u8>) {
-        film.sample(&self.from_source, frame, |value, inside| {
+        let push = |value: f32, inside: bool| {
             let gray = value / 257.0 * self.contrast + self.brightness;
             pixels.push(if inside { gray.round().clamp(0.0, 255.0) as u8 } else { 0 });
-        });
+        };
+        match &self.elastic {
+            None => film.sample(&self.from_source, frame, push),
+            Some(deformation) => {
+                let mut rows = deformation.rows();
+                film.sample_displaced(&self.from_source, frame, |column, row| rows.at(column, row), push);
+            }
+        }
+    }
+
+    /// Where a point of the film shows in the frame.
+    #[must_use]
+    pub fn apply(&self, source: Point) -> Point {
+        let placed = self.from_source.apply(source);
+        self.elastic.as_ref().map_or(placed, |deformation| deformation.invert(placed))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::radiograph::{Format, Radiograph};
     use rand::SeedableRng;
 
     #[test]
     fn draws_stay_within_their_ranges_and_use_them() {
         let config = AugmentConfig::default();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let (film, frame) = (Size::new(1935, 2400), Size::new(512, 512));
+        let (film, frame) = (Size::new(1935, 2400), Frame::new(512, 512));
         let plain = 512.0 / (2400.0 * 1.25);
         let (mut smallest, mut largest, mut turned) = (f64::MAX, 0f64, 0);
         for _ in 0..2000 {
@@ -130,6 +155,39 @@ mod tests {
     }
 
     #[test]
+    fn a_landmark_stays_on_its_anatomy_when_the_film_is_deformed() {
+        // One bright dot on a dark film: its centre of mass in the frame is where `apply` says.
+        let (size, frame) = (Size::new(600, 700), Frame { enlargement: 1.0, ..Frame::new(192, 224) });
+        let config = AugmentConfig { elastic: 0.04, brightness: 0.0, contrast: 0.0, ..AugmentConfig::default() };
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut farthest = 0f64;
+        for at in [Point::new(300.0, 350.0), Point::new(220.0, 420.0), Point::new(390.0, 300.0)] {
+            let dot =
+                |x: u32, y: u32| if at.distance(Point::new(f64::from(x), f64::from(y))) < 12.0 { 65535 } else { 0 };
+            let pixels = (0..size.height).flat_map(|y| (0..size.width).map(move |x| dot(x, y))).collect();
+            let film = Film::new(&Radiograph::gray(Format::Png, size, pixels), 2);
+            for _ in 0..10 {
+                let drawn = config.draw(&mut rng, size, frame);
+                let mut pixels = Vec::new();
+                drawn.render(&film, frame.size(), &mut pixels);
+                let (mut x, mut y, mut mass) = (0.0, 0.0, 0.0);
+                for (i, &v) in pixels.iter().enumerate() {
+                    let (column, row) = (i as u32 % frame.width, i as u32 / frame.width);
+                    (x, y, mass) =
+                        (x + f64::from(column) * f64::from(v), y + f64::from(row) * f64::from(v), mass + f64::from(v));
+                }
+                if mass > 255.0 * 20.0 {
+                    let seen = Point::new(x / mass, y / mass);
+                    let said = drawn.apply(at);
+                    assert!(seen.distance(said) < 0.35, "{seen:?} for {said:?}");
+                    farthest = farthest.max(said.distance(drawn.from_source.apply(at)));
+                }
+            }
+        }
+        assert!(farthest > 2.0, "the deformation moves points: {farthest}");
+    }
+
+    #[test]
     fn without_ranges_the_frame_is_the_devices() {
         let config = AugmentConfig {
             crop_probability: 0.0,
@@ -139,9 +197,10 @@ mod tests {
             scale: [1.0, 1.0],
             rotation_deg: 0.0,
             shift: 0.0,
+            elastic: 0.0,
         };
-        let (film, frame) = (Size::new(1400, 3000), Size::new(256, 512));
+        let (film, frame) = (Size::new(1400, 3000), Frame::new(256, 512));
         let drawn = config.draw(&mut ChaCha8Rng::seed_from_u64(2), film, frame);
-        assert_eq!(drawn.from_source, crate::geometry::nfdp_frame(film, frame));
+        assert_eq!(drawn.from_source, frame.place(film));
     }
 }

@@ -9,7 +9,7 @@ use crate::inference::root_mean_square;
 use crate::model::Conformal;
 
 /// The share of a normal distribution within one sigma.
-const ONE_SIGMA: f64 = 0.682_689_5;
+pub(super) const ONE_SIGMA: f64 = 0.682_689_5;
 /// How far a landmark's own scale is believed, against that of all: with few films it is itself uncertain.
 const OWN: f64 = 0.5;
 
@@ -31,19 +31,21 @@ pub struct Calibration {
     pub conformal: Conformal,
 }
 
-/// From `films[film][landmark]`; nothing when there are not two films.
+/// From `films[film][landmark]`, none where a landmark is not visible; nothing when there are not two films, or a landmark
+/// is not visible on two.
 #[must_use]
-pub fn calibrate(films: &[Vec<Case>]) -> Option<Calibration> {
-    if films.len() < 2 || films[0].is_empty() {
+pub fn calibrate(films: &[Vec<Option<Case>>]) -> Option<Calibration> {
+    let seen = |k: usize| films.iter().filter(|film| film[k].is_some()).count();
+    if films.len() < 2 || films[0].is_empty() || (0..films[0].len()).any(|k| seen(k) < 2) {
         return None;
     }
     // A film's own cases have no part in the scale they are judged by.
     let mut scores = Vec::new();
     for (left_out, film) in films.iter().enumerate() {
-        let others: Vec<&Vec<Case>> =
+        let others: Vec<&Vec<Option<Case>>> =
             films.iter().enumerate().filter(|(i, _)| *i != left_out).map(|(_, f)| f).collect();
         let scales = sigma_scales(&others);
-        scores.extend(film.iter().zip(&scales).map(|(case, &scale)| score(case, scale)));
+        scores.extend(film.iter().zip(&scales).filter_map(|(case, &scale)| Some(score(case.as_ref()?, scale))));
     }
     scores.sort_by(f64::total_cmp);
     let radius = |share: f64| {
@@ -57,10 +59,12 @@ pub fn calibrate(films: &[Vec<Case>]) -> Option<Calibration> {
 
 /// Shares of `films` whose true landmark lies within the calibrated sigma (on x and y each) and within the two radii.
 #[must_use]
-pub fn coverage(films: &[Vec<Case>], calibration: &Calibration) -> Coverage {
+pub fn coverage(films: &[Vec<Option<Case>>], calibration: &Calibration) -> Coverage {
     let Calibration { sigma_scale, conformal } = calibration;
     let (mut sigma, mut radius90, mut radius95, mut cases) = (0, 0, 0, 0);
-    for (case, &scale) in films.iter().flat_map(|film| film.iter().zip(sigma_scale)) {
+    let visible = |(case, scale): (&'_ Option<Case>, &f64)| case.map(|case| (case, *scale));
+    for (case, scale) in films.iter().flat_map(|film| film.iter().zip(sigma_scale)).filter_map(visible) {
+        let case = &case;
         sigma += ratios(case).filter(|ratio| *ratio <= scale).count();
         radius90 += usize::from(score(case, scale) <= conformal.radius90);
         radius95 += usize::from(score(case, scale) <= conformal.radius95);
@@ -91,9 +95,9 @@ fn ratios(case: &Case) -> impl Iterator<Item = f64> {
 }
 
 /// Of each landmark, the scale that 68 % of its errors lie within, drawn towards that of all landmarks together.
-fn sigma_scales(films: &[&Vec<Case>]) -> Vec<f64> {
-    let all = one_sigma(films.iter().flat_map(|film| film.iter()));
-    let own = |k: usize| one_sigma(films.iter().map(|film| &film[k]));
+fn sigma_scales(films: &[&Vec<Option<Case>>]) -> Vec<f64> {
+    let all = one_sigma(films.iter().flat_map(|film| film.iter().flatten()));
+    let own = |k: usize| one_sigma(films.iter().filter_map(|film| film[k].as_ref()));
     (0..films[0].len()).map(|k| own(k).powf(OWN) * all.powf(1.0 - OWN)).collect()
 }
 
@@ -114,12 +118,11 @@ mod tests {
 
     /// Films of two landmarks whose errors are normal: sigma is told 4 times too small for the first, 8 times for the
     /// second.
-    fn films(n: usize, seed: u64) -> Vec<Vec<Case>> {
+    fn films(n: usize, seed: u64) -> Vec<Vec<Option<Case>>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut normal = || -> f64 { StandardNormal.sample(&mut rng) };
-        let mut case = |sigma: f64, factor: f64| Case {
-            error: [normal(), normal()].map(|z| z * sigma * factor),
-            sigma: [sigma, sigma],
+        let mut case = |sigma: f64, factor: f64| {
+            Some(Case { error: [normal(), normal()].map(|z| z * sigma * factor), sigma: [sigma, sigma] })
         };
         (0..n).map(|i| vec![case(1.0 + i as f64 % 3.0, 4.0), case(0.5, 8.0)]).collect()
     }
@@ -149,8 +152,20 @@ mod tests {
     }
 
     #[test]
+    fn landmarks_that_are_not_visible_change_nothing() {
+        let whole = films(50, 7);
+        let mut more = whole.clone();
+        more.push(vec![None, None]);
+        // One more film to leave out is left out of nothing: scores and scales stay.
+        assert_eq!(calibrate(&more), calibrate(&whole));
+    }
+
+    #[test]
     fn one_film_is_not_enough() {
         assert_eq!(calibrate(&films(1, 3)), None);
         assert_eq!(calibrate(&[]), None);
+        let mut seldom = films(5, 3);
+        seldom[1..].iter_mut().for_each(|film| film[1] = None);
+        assert_eq!(calibrate(&seldom), None, "a landmark that one film shows");
     }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 
+use super::atlas::{aligned, mean_shape};
 use super::datasets::{Dataset, LabelledFilm};
 use crate::geometry::{Point, Size};
 use crate::radiograph::{Limits, Radiograph, decode};
@@ -15,6 +16,14 @@ const THUMBNAIL: Size = Size::new(160, 200);
 const SHEET_COLUMNS: usize = 12;
 /// A hash compares neighbouring cells of a grid of this many rows, and one more column.
 const HASH_ROWS: usize = 16;
+/// So many shapes are needed to say what is usual.
+const FEWEST_SHAPES: usize = 10;
+/// A shape that lies this many times as far from the mean as the median one is looked at more closely,
+const SUSPECT: f64 = 2.0;
+/// has two landmarks exchanged where that leaves at most this share of its distance,
+const EXCHANGED: f64 = 0.5;
+/// and is pointed out as it is where it lies this many times as far.
+const UNLIKE: f64 = 4.0;
 /// Films whose hashes differ in at most this many of 256 bits look alike.
 const ALIKE_BITS: u32 = 12;
 
@@ -35,14 +44,19 @@ pub struct Findings {
     pub notes: Vec<String>,
     /// What must be mended before training, a sentence each.
     pub faults: Vec<String>,
-    /// Pairs of films of different groups that look alike.
+    /// Pairs of films of different groups, or of different parts of the set, that look alike.
     pub alike: Vec<[String; 2]>,
+    /// Films whose labels are unlike those of the others, a sentence each.
+    pub odd: Vec<String>,
     /// Every film that could be decoded, small, with its landmarks.
     pub sheet: RgbImage,
 }
 
 /// Decodes every film of a data set and looks at films and labels; `done` is called after each film.
-pub fn check(dataset: &Dataset, done: impl Fn() + Sync) -> Findings {
+///
+/// `others` are the films of other parts of the set, by the part's name: they are only compared with the films that are
+/// trained on, so that a test set holds nothing that was learnt.
+pub fn check(dataset: &Dataset, others: &[(String, Vec<LabelledFilm>)], done: impl Fn() + Sync) -> Findings {
     let looked: Vec<Result<Look, String>> = dataset
         .films
         .par_iter()
@@ -80,7 +94,8 @@ pub fn check(dataset: &Dataset, done: impl Fn() + Sync) -> Findings {
         scaled: dataset.films.iter().filter(|film| film.mm_per_px.is_some()).count(),
         notes: dataset.notes.clone(),
         faults,
-        alike: alike(&looks),
+        alike: alike(&looks, &elsewhere(others, &done)),
+        odd: odd_labels(&dataset.films, &dataset.landmarks),
         sheet: sheet(&looks),
     }
 }
@@ -134,17 +149,76 @@ fn hash(radiograph: &Radiograph) -> [u16; HASH_ROWS] {
     std::array::from_fn(row)
 }
 
-fn alike(looks: &[(&LabelledFilm, Look)]) -> Vec<[String; 2]> {
+/// Names and hashes of the films of other parts; what cannot be decoded there is not this part's fault.
+fn elsewhere(others: &[(String, Vec<LabelledFilm>)], done: &(impl Fn() + Sync)) -> Vec<(String, [u16; HASH_ROWS])> {
+    let films: Vec<(&String, &LabelledFilm)> =
+        others.iter().flat_map(|(part, films)| films.iter().map(move |film| (part, film))).collect();
+    films
+        .par_iter()
+        .filter_map(|(part, film)| {
+            let look = look(film).ok();
+            done();
+            Some((format!("{part}/{}", film.name), look?.hash))
+        })
+        .collect()
+}
+
+fn alike(looks: &[(&LabelledFilm, Look)], elsewhere: &[(String, [u16; HASH_ROWS])]) -> Vec<[String; 2]> {
+    let near = |a: [u16; HASH_ROWS], b: [u16; HASH_ROWS]| {
+        std::iter::zip(a, b).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>() <= ALIKE_BITS
+    };
     let mut pairs = Vec::new();
     for (i, (film, look)) in looks.iter().enumerate() {
         for (other, second) in &looks[i + 1..] {
-            let bits: u32 = std::iter::zip(look.hash, second.hash).map(|(a, b)| (a ^ b).count_ones()).sum();
-            if bits <= ALIKE_BITS && film.group != other.group {
+            if near(look.hash, second.hash) && film.group != other.group {
                 pairs.push([film.name.clone(), other.name.clone()]);
             }
         }
+        for (other, _) in elsewhere.iter().filter(|(_, hash)| near(look.hash, *hash)) {
+            pairs.push([film.name.clone(), other.clone()]);
+        }
     }
     pairs
+}
+
+/// Landmarks that look exchanged, and films whose shape is far from all others', after every shape was moved, turned
+/// and scaled onto the mean one.
+fn odd_labels(films: &[LabelledFilm], names: &[String]) -> Vec<String> {
+    let whole: Vec<&LabelledFilm> = films.iter().filter(|film| film.visible.iter().all(|&v| v)).collect();
+    let shapes: Vec<Vec<Point>> = whole.iter().map(|film| film.landmarks.clone()).collect();
+    let Ok(mean) = mean_shape(&shapes) else { return Vec::new() };
+    if shapes.len() < FEWEST_SHAPES {
+        return Vec::new();
+    }
+    let distance = |shape: &[Point]| {
+        let onto = aligned(shape, &mean);
+        onto.iter().zip(&mean).map(|(p, q)| p.distance(*q)).sum::<f64>() / mean.len() as f64
+    };
+    let distances: Vec<f64> = shapes.iter().map(|shape| distance(shape)).collect();
+    let mut sorted = distances.clone();
+    sorted.sort_by(f64::total_cmp);
+    let usual = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    let mut odd = Vec::new();
+    for ((film, shape), own) in whole.iter().zip(shapes).zip(distances) {
+        if own <= SUSPECT * usual {
+            continue;
+        }
+        let pairs = (0..mean.len()).flat_map(|i| (i + 1..mean.len()).map(move |j| (i, j)));
+        let exchanged = pairs.map(|(i, j)| {
+            let mut other = shape.clone();
+            other.swap(i, j);
+            (distance(&other), i, j)
+        });
+        let (least, i, j) = exchanged.fold((f64::INFINITY, 0, 0), |a, b| if b.0 < a.0 { b } else { a });
+        let path = film.path.display();
+        if least < EXCHANGED * own {
+            odd.push(format!("{path}: {} and {} look exchanged", names[i], names[j]));
+        } else if own > UNLIKE * usual {
+            let times = own / usual;
+            odd.push(format!("{path}: its landmarks lie {times:.1} times as far from the mean shape as usual"));
+        }
+    }
+    odd
 }
 
 fn thumbnail(radiograph: &Radiograph, film: &LabelledFilm) -> RgbImage {
@@ -188,7 +262,7 @@ fn sheet(looks: &[(&LabelledFilm, Look)]) -> RgbImage {
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { films, landmarks, groups, sizes, scaled, notes, faults, alike, .. } = self;
+        let Self { films, landmarks, groups, sizes, scaled, notes, faults, alike, odd, sheet: _ } = self;
         writeln!(f, "{films} films in {groups} groups, {landmarks} landmarks, {scaled} films with a scale")?;
         if let Some([least, most]) = sizes {
             writeln!(f, "{least} to {most} pixels")?;
@@ -198,6 +272,9 @@ impl fmt::Display for Findings {
         }
         for [a, b] in alike {
             writeln!(f, "alike: {a} and {b}; if they are one film, put them into one group or leave one out")?;
+        }
+        for odd in odd {
+            writeln!(f, "odd: {odd}; look at it on the contact sheet")?;
         }
         for fault in faults {
             writeln!(f, "fault: {fault}")?;
@@ -224,7 +301,11 @@ mod tests {
     }
 
     fn check_of(films: Vec<LabelledFilm>) -> Findings {
-        check(&Dataset { landmarks: vec!["sella".into(), "nasion".into()], films, notes: vec!["a note".into()] }, || ())
+        check(
+            &Dataset { landmarks: vec!["sella".into(), "nasion".into()], films, notes: vec!["a note".into()] },
+            &[],
+            || (),
+        )
     }
 
     #[test]
@@ -267,7 +348,37 @@ mod tests {
         let other = film(folder.path(), "other", [240, 240], [170.0, 150.0], &points);
         let findings = check_of(vec![first.clone(), again.clone(), other.clone()]);
         assert_eq!(findings.alike, [["first".to_owned(), "again".to_owned()]]);
-        let together = LabelledFilm { group: "first".into(), ..again };
-        assert!(check_of(vec![first, together, other]).alike.is_empty());
+        let together = LabelledFilm { group: "first".into(), ..again.clone() };
+        assert!(check_of(vec![first.clone(), together, other.clone()]).alike.is_empty());
+        // A film of a test set is no film of a group that is trained on.
+        let dataset =
+            Dataset { landmarks: vec!["sella".into(), "nasion".into()], films: vec![other, first], notes: vec![] };
+        let findings = check(&dataset, &[("test1".to_owned(), vec![again])], || ());
+        assert_eq!(findings.alike, [["first".to_owned(), "test1/again".to_owned()]]);
+        assert_eq!(findings.films, 2);
+    }
+
+    #[test]
+    fn exchanged_landmarks_and_shapes_of_another_kind_are_pointed_out() {
+        let shape = [(20.0, 15.0), (60.0, 22.0), (70.0, 70.0), (30.0, 80.0), (45.0, 40.0)];
+        let names: Vec<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
+        let film = |i: usize| {
+            let moved = |(k, &(x, y)): (usize, &(f64, f64))| {
+                Point::new(x + i as f64 + (i * k % 3) as f64, y + ((i + k) % 3) as f64)
+            };
+            LabelledFilm::new(
+                format!("{i:02}"),
+                format!("{i:02}.png").into(),
+                shape.iter().enumerate().map(moved).collect(),
+            )
+        };
+        let mut films: Vec<LabelledFilm> = (0..12).map(film).collect();
+        assert_eq!(odd_labels(&films, &names), [""; 0]);
+        films[4].landmarks.swap(1, 3);
+        films[7].landmarks = (0..5).map(|k| Point::new(f64::from(k * k), f64::from(60 - 11 * k))).collect();
+        let odd = odd_labels(&films, &names);
+        assert!(odd.contains(&"04.png: b and d look exchanged".to_owned()), "{odd:?}");
+        assert!(odd.iter().any(|line| line.starts_with("07.png: its landmarks lie ")), "{odd:?}");
+        assert!(odd.iter().all(|line| line.starts_with("04.png") || line.starts_with("07.png")), "{odd:?}");
     }
 }

@@ -9,8 +9,9 @@ use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-use super::report::{DETECTION_DISTANCE, Evaluation, FilmErrors, Unit};
+use super::report::{DETECTION_DISTANCE, Evaluation, FilmErrors};
 use super::statistics::{mean, percent_within, quantile, rounded};
+use crate::geometry::LengthUnit;
 
 /// How often the films are drawn anew.
 pub const RESAMPLES: usize = 10_000;
@@ -88,7 +89,7 @@ pub struct Comparison {
     /// B's name.
     pub b: String,
     /// Of the mean radial error.
-    pub unit: Unit,
+    pub unit: LengthUnit,
     /// Films in both.
     pub films: usize,
     /// How often they were drawn anew.
@@ -111,9 +112,9 @@ pub fn compare(a: &Evaluation, b: &Evaluation, seed: u64) -> Result<Comparison, 
     if films < LEAST_FILMS {
         return Err(CompareError::TooFew { found: films });
     }
-    // Every film has the same number of landmarks, so the mean of the films' means is the mean of all.
-    let mre = [a, b].map(|e| per_film(e, |film| mean(&film.errors)));
-    let sdr2 = [a, b].map(|e| per_film(e, |film| percent_within(&film.errors, DETECTION_DISTANCE, e.setting.protocol)));
+    // A film counts once, however many of its landmarks are visible; where all are, that is the mean of all.
+    let mre = [a, b].map(|e| per_film(e, mean));
+    let sdr2 = [a, b].map(|e| per_film(e, |errors| percent_within(errors, DETECTION_DISTANCE, e.setting.protocol)));
     let [mre_drawn, sdr2_drawn] = draw([&differences(&mre), &differences(&sdr2)], seed);
     Ok(Comparison {
         a: a.setting.model.clone(),
@@ -169,8 +170,9 @@ fn check_same(a: &Evaluation, b: &Evaluation) -> Result<(), CompareError> {
     Ok(())
 }
 
-fn per_film(evaluation: &Evaluation, figure: impl Fn(&FilmErrors) -> f64) -> Vec<f64> {
-    evaluation.per_film.iter().map(figure).collect()
+fn per_film(evaluation: &Evaluation, figure: impl Fn(&[f64]) -> f64) -> Vec<f64> {
+    let visible = |film: &FilmErrors| film.errors.iter().copied().flatten().collect::<Vec<_>>();
+    evaluation.per_film.iter().map(visible).filter(|errors| !errors.is_empty()).map(|errors| figure(&errors)).collect()
 }
 
 fn differences([a, b]: &[Vec<f64>; 2]) -> Vec<f64> {
@@ -224,9 +226,9 @@ mod tests {
             protocol: Protocol::Exact,
             data: "test".into(),
             truth: "mean".into(),
-            unit: Unit::Mm,
+            unit: LengthUnit::Mm,
         };
-        let film = |i| FilmErrors { film: format!("{i:03}"), errors: vec![error(i); 2] };
+        let film = |i| FilmErrors { film: format!("{i:03}"), errors: vec![Some(error(i)); 2], angles: None };
         let landmarks = ["sella".to_owned(), "nasion".to_owned()];
         Evaluation::new(setting, &landmarks, (0..films).map(film).collect(), &[2.0]).expect("sound input")
     }

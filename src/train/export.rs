@@ -11,7 +11,9 @@
 //!
 //! The doubling itself is two products with constant matrices, which tract runs faster than Resize.
 
-use super::architecture::{BACKBONE_CHANNELS, COARSEST_STRIDE, Convolution, HEATMAP_STRIDE, convolutions, sigma_shape};
+use super::architecture::{
+    Architecture, BACKBONE_CHANNELS, COARSEST_STRIDE, Convolution, HEATMAP_STRIDE, Model, convolutions, linear_shape,
+};
 use super::batch::{Array, Weights};
 use super::onnx::{Attribute, Graph};
 use crate::disposition::Disposition;
@@ -19,7 +21,7 @@ use crate::geometry::Size;
 use std::collections::BTreeMap;
 
 /// Added to BatchNorm's variance, as in training.
-const NORM_EPSILON: f64 = 1e-5;
+pub(super) const NORM_EPSILON: f64 = 1e-5;
 
 /// How the file stores the large weights; the network computes in f32 either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,23 +31,6 @@ pub enum Storage {
     /// Two bytes a weight, widened to f32 by Cast nodes that runtimes evaluate once, at load.
     #[default]
     F16,
-}
-
-/// The variants of the deployed graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExportOptions {
-    /// How the file stores the weights.
-    pub storage: Storage,
-    /// Whether a ReLU precedes the softmax, as in the paper; must be what the weights were trained with.
-    pub heatmap_relu: bool,
-    /// Whether the neck adds coarse levels to fine ones; must be what the weights were trained with.
-    pub top_down: bool,
-}
-
-impl Default for ExportOptions {
-    fn default() -> Self {
-        Self { storage: Storage::default(), heatmap_relu: true, top_down: false }
-    }
 }
 
 /// Why weights could not become a network file.
@@ -83,9 +68,6 @@ pub enum ExportError {
         /// The frame asked for.
         frame: Size,
     },
-    /// The option is not implemented.
-    #[error("networks with a top-down neck cannot be exported")]
-    TopDown,
 }
 
 impl ExportError {
@@ -96,7 +78,7 @@ impl ExportError {
     }
 }
 
-/// The bytes of an ONNX file of the heatmap NFDP for one frame size.
+/// The bytes of an ONNX file of an NFDP network for one frame size.
 ///
 /// Weight names are torchvision's under `backbone.`, then `neck.`, `head.` and `sigma.` (see
 /// [`convolutions`]); names the deployed graph does not need, as the flow's, are ignored.
@@ -107,22 +89,19 @@ impl ExportError {
 /// - output `sigma`: `[1, K, 2]`, in the same units
 ///
 /// # Errors
-/// When a weight is missing, misshapen or not finite, when the frame does not divide by 32, or for a top-down neck.
+/// When a weight is missing, misshapen or not finite, or when the frame does not divide by 32.
 pub fn export_nfdp(
     weights: &Weights,
     frame: Size,
-    landmarks: usize,
-    options: ExportOptions,
+    architecture: Architecture,
+    storage: Storage,
 ) -> Result<Vec<u8>, ExportError> {
-    if options.top_down {
-        return Err(ExportError::TopDown);
-    }
     let divides = |side: u32| side > 0 && side.is_multiple_of(COARSEST_STRIDE);
     if !divides(frame.width) || !divides(frame.height) {
         return Err(ExportError::Frame { frame });
     }
-    let graph = Graph::new("nfdp", options.storage);
-    let mut exporter = Exporter { graph, weights, layers: convolutions(landmarks), frame, landmarks, options };
+    let graph = Graph::new("nfdp", storage);
+    let mut exporter = Exporter { graph, weights, layers: convolutions(&architecture), frame, architecture, storage };
     exporter.network()?;
     Ok(exporter.graph.into_bytes("NFDP landmark localization: coordinates and sigma per landmark"))
 }
@@ -139,8 +118,8 @@ struct Exporter<'a> {
     weights: &'a Weights,
     layers: BTreeMap<String, Convolution>,
     frame: Size,
-    landmarks: usize,
-    options: ExportOptions,
+    architecture: Architecture,
+    storage: Storage,
 }
 
 impl<'a> Exporter<'a> {
@@ -148,15 +127,36 @@ impl<'a> Exporter<'a> {
         let (height, width) = (self.frame.height as usize, self.frame.width as usize);
         let input = self.graph.input("frame", &[1, 1, height, width]);
         let features = self.backbone(&input)?;
-        let mut branches = Vec::new();
-        for (level, feature) in features.iter().enumerate() {
-            let lateral = self.conv_relu(feature, &format!("neck.{level}.lateral"))?;
-            let smooth = self.conv_relu(&lateral, &format!("neck.{level}.smooth"))?;
-            branches.push(self.branch(level, smooth)?);
+        let pooled = self.graph.node("GlobalAveragePool", "sigma.pooled", &[&features[3]], vec![]);
+        let pooled = self.graph.node("Flatten", "sigma.flat", &[&pooled], vec![("axis", Attribute::Int(1))]);
+        match self.architecture.model {
+            Model::Heatmap => {
+                let mut branches = Vec::new();
+                for (level, lateral) in self.laterals(&features)?.into_iter().enumerate() {
+                    let smooth = self.conv_relu(&lateral, &format!("neck.{level}.smooth"))?;
+                    branches.push(self.branch(level, smooth)?);
+                }
+                let heatmaps = self.heatmaps(&branches)?;
+                self.soft_argmax(&heatmaps);
+            }
+            Model::Regression => self.regression(&pooled)?,
         }
-        let heatmaps = self.heatmaps(&branches)?;
-        self.soft_argmax(&heatmaps);
-        self.sigma(&features[3])
+        self.sigma(&pooled)
+    }
+
+    /// The neck's lateral maps, with a top-down neck each the sum of its own and the coarser one's doubled.
+    fn laterals(&mut self, features: &[String]) -> Result<Vec<String>, ExportError> {
+        let own = |(level, feature): (usize, &String)| self.conv_relu(feature, &format!("neck.{level}.lateral"));
+        let mut laterals = features.iter().enumerate().map(own).collect::<Result<Vec<_>, _>>()?;
+        if self.architecture.top_down {
+            for level in (1..laterals.len()).rev() {
+                let name = format!("neck.{level}.down");
+                let doubled = self.double(&laterals[level], &name, HEATMAP_STRIDE << level);
+                laterals[level - 1] =
+                    self.graph.node("Add", &format!("{name}.sum"), &[&laterals[level - 1], &doubled], vec![]);
+            }
+        }
+        Ok(laterals)
     }
 
     /// The features at strides 4, 8, 16 and 32.
@@ -201,7 +201,10 @@ impl<'a> Exporter<'a> {
 
     fn heatmaps(&mut self, branches: &[String]) -> Result<String, ExportError> {
         let [fine, coarse @ ..] = branches else { return Err(ExportError::Missing { name: "head".to_owned() }) };
-        let Folded { shape, weight, bias } = self.folded("head.output")?;
+        let Folded { shape, mut weight, mut bias } = self.folded("head.output")?;
+        // ReLU and a positive factor commute, so the temperature goes into the last layer.
+        let sharpness = (1.0 / self.architecture.temperature) as f32;
+        weight.iter_mut().chain(&mut bias).for_each(|v| *v *= sharpness);
         let shape = [shape[0], shape[1], 1, 1];
         // Few and close to the result: f32 in any storage.
         let kernel = self.graph.constant("head.output.weight", &shape, &weight);
@@ -212,7 +215,7 @@ impl<'a> Exporter<'a> {
         let coarse = self.graph.node("Conv", "head.output.coarse", &[&sum, &kernel], vec![]);
         let coarse = self.double(&coarse, "head.output.up", HEATMAP_STRIDE * 2);
         let heatmaps = self.graph.node("Add", "head.logits", &[&fine, &coarse], vec![]);
-        Ok(if self.options.heatmap_relu { self.relu(&heatmaps) } else { heatmaps })
+        Ok(if self.architecture.heatmap_relu { self.relu(&heatmaps) } else { heatmaps })
     }
 
     /// `x = sum p i / W - 0.5` over the heatmap, as one product with the grid of `(i / W - 0.5, j / H - 0.5)`.
@@ -223,29 +226,44 @@ impl<'a> Exporter<'a> {
             .flat_map(|row| (0..columns).flat_map(move |column| [at(column, columns), at(row, rows)]))
             .collect();
         let pixels = grid.len() / 2;
-        let shape = self.graph.integers("heatmaps.shape", &[1, self.landmarks as i64, pixels as i64]);
+        let shape = self.graph.integers("heatmaps.shape", &[1, self.architecture.landmarks as i64, pixels as i64]);
         let logits = self.graph.node("Reshape", "heatmaps.logits", &[heatmaps, &shape], vec![]);
         let axis = vec![("axis", Attribute::Int(2))];
         let probability = self.graph.node("Softmax", "heatmaps.probability", &[&logits], axis);
         let grid = self.graph.constant("heatmaps.grid", &[pixels, 2], &grid);
         self.graph.node("MatMul", "coordinates", &[&probability, &grid], vec![]);
-        self.graph.output("coordinates", &[1, self.landmarks, 2]);
+        self.graph.output("coordinates", &[1, self.architecture.landmarks, 2]);
     }
 
-    fn sigma(&mut self, feature: &str) -> Result<(), ExportError> {
-        let shape = sigma_shape(self.landmarks);
-        let weight = self.finite("sigma.weight", &shape)?;
-        let bias = self.finite("sigma.bias", &shape[..1])?;
-        let weight = self.graph.constant("sigma.weight", &shape, weight);
-        let bias = self.graph.constant("sigma.bias", &shape[..1], bias);
-        let pooled = self.graph.node("GlobalAveragePool", "sigma.pooled", &[feature], vec![]);
-        let pooled = self.graph.node("Flatten", "sigma.flat", &[&pooled], vec![("axis", Attribute::Int(1))]);
+    /// `W f / |f| + b`.
+    fn regression(&mut self, pooled: &str) -> Result<(), ExportError> {
+        let axes = vec![("axes", Attribute::Ints(vec![1])), ("keepdims", Attribute::Int(1))];
+        let length = self.graph.node("ReduceL2", "coordinates.length", &[pooled], axes);
+        let direction = self.graph.node("Div", "coordinates.direction", &[pooled, &length], vec![]);
+        let linear = self.linear("coordinates", &direction)?;
+        let shape = self.graph.integers("coordinates.shape", &[1, self.architecture.landmarks as i64, 2]);
+        self.graph.node("Reshape", "coordinates", &[&linear, &shape], vec![]);
+        self.graph.output("coordinates", &[1, self.architecture.landmarks, 2]);
+        Ok(())
+    }
+
+    /// The linear layer `name` on a pooled feature.
+    fn linear(&mut self, name: &str, pooled: &str) -> Result<String, ExportError> {
+        let shape = linear_shape(self.architecture.landmarks);
+        let weight = self.finite(&format!("{name}.weight"), &shape)?;
+        let bias = self.finite(&format!("{name}.bias"), &shape[..1])?;
+        let weight = self.graph.constant(&format!("{name}.weight"), &shape, weight);
+        let bias = self.graph.constant(&format!("{name}.bias"), &shape[..1], bias);
         let transposed = vec![("transB", Attribute::Int(1))];
-        let linear = self.graph.node("Gemm", "sigma.linear", &[&pooled, &weight, &bias], transposed);
+        Ok(self.graph.node("Gemm", &format!("{name}.linear"), &[pooled, &weight, &bias], transposed))
+    }
+
+    fn sigma(&mut self, pooled: &str) -> Result<(), ExportError> {
+        let linear = self.linear("sigma", pooled)?;
         let squashed = self.graph.node("Sigmoid", "sigma.sigmoid", &[&linear], vec![]);
-        let shape = self.graph.integers("sigma.shape", &[1, self.landmarks as i64, 2]);
+        let shape = self.graph.integers("sigma.shape", &[1, self.architecture.landmarks as i64, 2]);
         self.graph.node("Reshape", "sigma", &[&squashed, &shape], vec![]);
-        self.graph.output("sigma", &[1, self.landmarks, 2]);
+        self.graph.output("sigma", &[1, self.architecture.landmarks, 2]);
         Ok(())
     }
 
@@ -310,7 +328,7 @@ impl<'a> Exporter<'a> {
             }
         }
         let folded = Folded { shape: [layer.outputs, inputs, layer.kernel, layer.kernel], weight, bias };
-        storable(name, &folded.weight, self.options.storage)?;
+        storable(name, &folded.weight, self.storage)?;
         storable(name, &folded.bias, Storage::F32)?;
         Ok(folded)
     }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::augment::AugmentConfig;
 use super::batch::Batch;
-use crate::geometry::{Point, Size, nfdp_frame};
+use crate::geometry::{Frame, Point, Size};
 use crate::radiograph::Film;
 
 /// Batches that may wait for the engine.
@@ -28,6 +28,8 @@ pub struct TrainingFilm {
     pub landmarks: Vec<Point>,
     /// Which of them are known.
     pub visible: Vec<bool>,
+    /// The side of a source pixel, where it is known.
+    pub mm_per_px: Option<f64>,
 }
 
 /// What a loader yields: a batch and which films it holds.
@@ -45,7 +47,7 @@ pub struct LoaderConfig {
     /// Of shuffling and augmentation.
     pub seed: u64,
     /// The network's input.
-    pub frame: Size,
+    pub frame: Frame,
     /// Films a batch; the rest of an epoch that does not fill one is left out of it.
     pub batch: usize,
     /// Ranges of the augmentation.
@@ -62,16 +64,21 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Starts making the batches of `epoch`.
+    /// Starts making the batches of `epoch`, without the first `skipped` ones.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(films: Arc<Vec<TrainingFilm>>, config: LoaderConfig, epoch: usize) -> std::io::Result<Self> {
+    pub fn start(
+        films: Arc<Vec<TrainingFilm>>,
+        config: LoaderConfig,
+        epoch: usize,
+        skipped: usize,
+    ) -> std::io::Result<Self> {
         let (sender, batches) = bounded(READY_BATCHES);
         let producer = std::thread::Builder::new().name("loader".into()).spawn(move || {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(config.workers.max(1)).build();
             let order = shuffled(films.len(), config.seed, epoch);
-            for chosen in order.chunks_exact(config.batch) {
+            for chosen in order.chunks_exact(config.batch).skip(skipped) {
                 let make = || training_batch(&films, chosen, &config, epoch);
                 let batch = pool.as_ref().map_or_else(|_| make(), |pool| pool.install(make));
                 if sender.send(LoadedBatch { batch, films: chosen.to_vec() }).is_err() {
@@ -93,11 +100,11 @@ impl Iterator for Epoch {
 
 /// The films without augmentation, as the device sees them.
 #[must_use]
-pub fn plain_batch(films: &[TrainingFilm], frame: Size) -> Batch {
-    let mut batch = Batch { frame, pixels: Vec::new(), targets: Vec::new(), visible: Vec::new() };
+pub fn plain_batch(films: &[TrainingFilm], frame: Frame) -> Batch {
+    let mut batch = Batch { frame: frame.size(), pixels: Vec::new(), targets: Vec::new(), visible: Vec::new() };
     for film in films {
-        let map = nfdp_frame(film.film.source, frame);
-        batch.pixels.extend(film.film.warp(&map, frame).pixels);
+        let map = frame.place(film.film.source);
+        batch.pixels.extend(film.film.warp(&map, frame.size()).pixels);
         push_targets(&mut batch, film, |p| map.apply(p));
     }
     batch
@@ -110,15 +117,15 @@ fn training_batch(films: &[TrainingFilm], chosen: &[usize], config: &LoaderConfi
         .map(|&index| {
             let mut rng = film_rng(config.seed, epoch, index);
             let augmentation = config.augment.draw(&mut rng, films[index].film.source, frame);
-            let mut pixels = Vec::with_capacity(frame.area() as usize);
-            augmentation.render(&films[index].film, frame, &mut pixels);
+            let mut pixels = Vec::with_capacity(frame.size().area() as usize);
+            augmentation.render(&films[index].film, frame.size(), &mut pixels);
             (pixels, augmentation)
         })
         .collect();
-    let mut batch = Batch { frame, pixels: Vec::new(), targets: Vec::new(), visible: Vec::new() };
+    let mut batch = Batch { frame: frame.size(), pixels: Vec::new(), targets: Vec::new(), visible: Vec::new() };
     for (&index, (pixels, augmentation)) in chosen.iter().zip(drawn) {
         batch.pixels.extend(pixels);
-        push_targets(&mut batch, &films[index], |p| augmentation.from_source.apply(p));
+        push_targets(&mut batch, &films[index], |p| augmentation.apply(p));
     }
     batch
 }
@@ -163,28 +170,39 @@ mod tests {
                 film: Film::new(&radiograph, 1),
                 landmarks: vec![Point::new(5.0, 70.0), Point::new(30.0, 40.0)],
                 visible: vec![true, true],
+                mm_per_px: None,
             }
         };
         Arc::new((0..n).map(film).collect())
     }
 
     fn config(workers: usize) -> LoaderConfig {
-        LoaderConfig { seed: 7, frame: Size::new(64, 64), batch: 3, augment: AugmentConfig::default(), workers }
+        LoaderConfig { seed: 7, frame: Frame::new(64, 64), batch: 3, augment: AugmentConfig::default(), workers }
     }
 
     #[test]
     fn the_batches_do_not_depend_on_the_number_of_threads() {
         let run = |workers| -> Vec<_> {
-            let epoch = Epoch::start(films(10), config(workers), 4).expect("a thread");
+            let epoch = Epoch::start(films(10), config(workers), 4, 0).expect("a thread");
             epoch.map(|b| (b.films, b.batch.pixels, b.batch.targets, b.batch.visible)).collect()
         };
         assert_eq!(run(1), run(4));
     }
 
     #[test]
+    fn a_continued_epoch_is_the_rest_of_the_whole_one() {
+        let run = |skipped| -> Vec<_> {
+            let epoch = Epoch::start(films(10), config(2), 1, skipped).expect("a thread");
+            epoch.map(|b| (b.films, b.batch.pixels)).collect()
+        };
+        assert_eq!(run(1), run(0)[1..]);
+        assert_eq!(run(3), []);
+    }
+
+    #[test]
     fn an_epoch_shows_each_film_at_most_once_and_epochs_differ() {
         let epoch = |n| -> Vec<usize> {
-            Epoch::start(films(10), config(1), n).expect("a thread").flat_map(|b| b.films).collect()
+            Epoch::start(films(10), config(1), n, 0).expect("a thread").flat_map(|b| b.films).collect()
         };
         let first = epoch(0);
         let mut seen = first.clone();

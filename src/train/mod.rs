@@ -1,10 +1,11 @@
 //! The workstation trainer (feature `train`): data sets, augmentation, metrics, runs and export, in pure Rust.
 //!
-//! A run decodes its films once (`run`), draws augmented batches on threads (`loader`, `augment`), steps an engine
-//! behind plain vectors (`batch`, implemented by `crate::network` with the feature `torch`), validates (`metrics`)
-//! and keeps its state (`checkpoint`). A bundle is made of it (`publish`: `export`, `atlas`, `calibration`) and measured
-//! through the code that serves in the clinic (`evaluate`, `reference`): as files (`report`, `table`, `plots`) that can be
-//! told from luck (`compare`).
+//! Films come from a [`datasets::Source`] and are looked at before use (`check`). A run decodes them once (`run`), starts
+//! from what is given (`initial`), draws augmented batches on threads (`loader`, `augment`, `elastic`), steps an engine
+//! behind plain vectors (`batch`, implemented by `crate::network` with the feature `torch`), validates (`metrics`, `cobb`),
+//! keeps its state (`checkpoint`) and its record (`record`, `event_file`). A bundle is made of it (`publish`, `card`:
+//! `export`, `atlas`, `calibration`) and measured through the code that serves in the clinic (`evaluate`, `reference`):
+//! as files (`report`, `table`, `plots`, `reliability`) that can be told from luck (`compare`).
 
 pub mod checkpoint;
 pub mod command;
@@ -17,18 +18,27 @@ mod architecture;
 mod atlas;
 mod augment;
 mod batch;
+#[cfg(feature = "torch")]
+mod bench;
 mod calibration;
 mod canvas;
+mod card;
 mod check;
+mod cobb;
 mod compare;
+mod elastic;
 mod evaluate;
+mod event_file;
 mod export;
+mod initial;
 mod loader;
 mod onnx;
 mod plots;
 mod preset;
 mod publish;
+mod record;
 mod reference;
+mod reliability;
 mod report;
 #[cfg(feature = "torch")]
 mod run;
@@ -39,24 +49,33 @@ mod table;
 
 #[cfg(feature = "torch")]
 pub use agree::{AgreeError, Agreement, agree};
-pub use architecture::{Convolution, convolutions, multiply_accumulates, parameters};
+pub use architecture::{Architecture, Convolution, Model, convolutions, multiply_accumulates, parameters};
 pub use atlas::{Atlas, AtlasError, atlas, mean_shape};
 pub use augment::{AugmentConfig, Augmentation};
 pub use batch::{Array, Batch, FilmPrediction, Weights};
+#[cfg(feature = "torch")]
+pub use bench::{TrainingSpeed, noise_films, training_speed};
 pub use calibration::{Calibration, Case, Coverage, calibrate, coverage};
 pub use check::{Findings, check};
+pub use cobb::{Angles, mean_differences_deg, smape_percent};
 pub use compare::{CompareError, Comparison, Difference, LEAST_FILMS, RESAMPLES, Verdict, compare};
+pub use elastic::Deformation;
 pub use evaluate::{EvaluateError, TestedFilm, evaluate};
-pub use export::{ExportError, ExportOptions, Storage, export_nfdp};
+pub use event_file::EventFile;
+pub use export::{ExportError, Storage, export_nfdp};
+pub use initial::{Initial, InitialError, initial_weights};
 pub use loader::{Epoch, LoadedBatch, LoaderConfig, TrainingFilm, plain_batch};
+pub use metrics::Summary;
 pub use plots::{ErrorCurve, PlotError, box_plot_svg, cumulative_error_svg};
 pub use preset::TrainConfig;
-pub use publish::{Publication, PublishError, publish};
+pub use publish::{Publication, PublishError, TestSet, publish};
+pub use record::{EpochRecord, METRICS_FILE, Record};
 pub use reference::{Protocol, REFERENCE_CEPH_MM_PER_PX, REFERENCE_FRAME, reference_errors};
+pub use reliability::reliability_svg;
 pub use report::{
     DETECTION_DISTANCE, DetectionRate, ERRORS_FILE, EVALUATION_FILE, EVALUATION_FORMAT, Evaluation, FilmErrors,
-    LandmarkErrors, ReportError, Setting, Unit, replace_file,
+    LandmarkErrors, ReportError, Setting, replace_file,
 };
 #[cfg(feature = "torch")]
-pub use run::{Run, RunError, create_folder, load, source_points};
+pub use run::{CONFIG_FILE, FILMS_FILE, Run, RunError, load, source_points};
 pub use schedule::linear_rate;

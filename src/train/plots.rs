@@ -4,8 +4,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::canvas::{Area, Drawn, FINE, GRID, INK, mesh, plane, shown, svg, text, text_px};
-use super::report::Unit;
 use super::statistics::quantile;
+use crate::geometry::LengthUnit;
 
 /// Width of both pictures on display.
 const WIDTH_PX: i32 = 820;
@@ -37,8 +37,8 @@ const COLOURS: [RGBColor; 7] = [
 pub struct ErrorCurve<'a> {
     /// What the legend calls it.
     pub name: &'a str,
-    /// Radial errors, one slice a film.
-    pub errors: Vec<&'a [f64]>,
+    /// Radial errors, in any order.
+    pub errors: Vec<f64>,
 }
 
 /// Why there is no picture.
@@ -58,12 +58,10 @@ pub enum PlotError {
         /// What it is.
         value: f64,
     },
-    /// A film has not one error a landmark.
-    #[error("film {film} has {found} errors, expected {expected}, one a landmark")]
+    /// There are not as many lists of errors as landmarks.
+    #[error("there are errors of {found} landmarks, expected {expected}")]
     Landmarks {
-        /// Its place, from 0.
-        film: usize,
-        /// Its errors.
+        /// Lists of errors.
         found: usize,
         /// Landmarks.
         expected: usize,
@@ -83,12 +81,16 @@ pub enum PlotError {
 ///
 /// # Errors
 /// When there is no run, or a run has no error or one that is no distance.
-pub fn cumulative_error_svg(runs: &[ErrorCurve<'_>], thresholds: &[f64], unit: Unit) -> Result<String, PlotError> {
+pub fn cumulative_error_svg(
+    runs: &[ErrorCurve<'_>],
+    thresholds: &[f64],
+    unit: LengthUnit,
+) -> Result<String, PlotError> {
     if runs.is_empty() {
         return Err(PlotError::Empty { of: "the picture of the cumulative error".to_owned() });
     }
     let sorted: Vec<Vec<f64>> =
-        runs.iter().map(|run| in_order(run.name, run.errors.concat())).collect::<Result<_, _>>()?;
+        runs.iter().map(|run| in_order(run.name, run.errors.clone())).collect::<Result<_, _>>()?;
     let range = sorted.iter().map(|errors| quantile(errors, 0.99)).fold(LEAST_RANGE, f64::max);
     let mut marks: Vec<f64> = thresholds.iter().copied().filter(|t| (0.0..=range).contains(t)).collect();
     marks.sort_by(f64::total_cmp);
@@ -123,24 +125,24 @@ pub fn cumulative_error_svg(runs: &[ErrorCurve<'_>], thresholds: &[f64], unit: U
     .map_err(|e| PlotError::Draw { reason: e.to_string() })
 }
 
-/// The radial error of each landmark as a box, as SVG, in the order of `landmarks`; one slice of errors a film.
+/// The radial error of each landmark as a box, as SVG, in the order of `landmarks`; `errors` holds one list a landmark.
 ///
 /// A box goes from the first to the third quartile, with a line at the median; its whiskers go to the outermost errors
 /// within 1.5 times the box's length, and errors beyond are dots. The axis ends at twice the longest whisker at most, so
 /// that a gross error does not shrink the boxes; errors beyond it are counted at its end.
 ///
 /// # Errors
-/// When there is no landmark or film, a film has not one error a landmark, or an error is no distance.
-pub fn box_plot_svg(landmarks: &[&str], errors: &[&[f64]], unit: Unit) -> Result<String, PlotError> {
+/// When there is no landmark, not one list a landmark, a landmark without an error, or an error that is no distance.
+pub fn box_plot_svg(landmarks: &[&str], errors: &[Vec<f64>], unit: LengthUnit) -> Result<String, PlotError> {
     if landmarks.is_empty() || errors.is_empty() {
         return Err(PlotError::Empty { of: "the picture of the landmarks".to_owned() });
     }
     let expected = landmarks.len();
-    if let Some((film, errors)) = errors.iter().enumerate().find(|(_, errors)| errors.len() != expected) {
-        return Err(PlotError::Landmarks { film, found: errors.len(), expected });
+    if errors.len() != expected {
+        return Err(PlotError::Landmarks { found: errors.len(), expected });
     }
-    let of_landmark = |(k, name): (usize, &&str)| in_order(name, errors.iter().map(|film| film[k]).collect());
-    let sorted: Vec<Vec<f64>> = landmarks.iter().enumerate().map(of_landmark).collect::<Result<_, _>>()?;
+    let of_landmark = |(name, errors): (&&str, &Vec<f64>)| in_order(name, errors.clone());
+    let sorted: Vec<Vec<f64>> = landmarks.iter().zip(errors).map(of_landmark).collect::<Result<_, _>>()?;
     let boxes: Vec<Whiskers> = sorted.iter().map(|errors| Whiskers::of(errors)).collect();
     let longest = boxes.iter().map(|b| b.high).fold(0.0, f64::max);
     let largest = sorted.iter().filter_map(|errors| errors.last().copied()).fold(0.0, f64::max);
@@ -241,7 +243,7 @@ fn legend(root: &Area<'_>, corner: (i32, i32), names: &[String]) -> Drawn {
 /// The labels of thresholds and where their middles stand; neighbours that would touch share one ("2, 2.5 mm").
 ///
 /// `places` are thresholds with their places on display, in order.
-fn mark_labels(places: &[(f64, f64)], unit: Unit) -> Vec<(String, f64)> {
+fn mark_labels(places: &[(f64, f64)], unit: LengthUnit) -> Vec<(String, f64)> {
     let label = |group: &[(f64, f64)]| {
         let list: Vec<String> = group.iter().map(|(threshold, _)| threshold.to_string()).collect();
         let ends = group.first().zip(group.last()).map_or(0.0, |((_, first), (_, last))| first + last);
@@ -300,9 +302,8 @@ mod tests {
     #[test]
     fn a_dot_stands_at_the_share_of_each_threshold() {
         // 0.5, 1, 2 and 4.5: a half up to 1.5, three quarters up to 2.
-        let films: [&[f64]; 2] = [&[0.5, 1.0], &[2.0, 4.5]];
-        let run = ErrorCurve { name: "run", errors: films.to_vec() };
-        let svg = cumulative_error_svg(&[run], &[2.0, 1.5], Unit::Mm).expect("a picture");
+        let run = ErrorCurve { name: "run", errors: vec![0.5, 1.0, 2.0, 4.5] };
+        let svg = cumulative_error_svg(&[run], &[2.0, 1.5], LengthUnit::Mm).expect("a picture");
         // A mark is a grey line from 0 to 100 %.
         let grey = svg.lines().filter(|line| line.contains("#969696")).map(|line| numbers(line, "points"));
         let marks: Vec<[f64; 4]> = grey.map(|mark| mark.try_into().expect("two ends")).collect();
@@ -317,9 +318,9 @@ mod tests {
 
     #[test]
     fn several_runs_share_the_axis_and_the_legend() {
-        let run = |name, errors| ErrorCurve { name, errors: vec![errors] };
-        let runs = [run("first", [0.5, 20.0].as_slice()), run("a<b & c", [1.0, 2.0].as_slice())];
-        let svg = cumulative_error_svg(&runs, &[2.0, 3.0, 50.0], Unit::Mm).expect("a picture");
+        let run = |name, errors: [f64; 2]| ErrorCurve { name, errors: errors.to_vec() };
+        let runs = [run("first", [0.5, 20.0]), run("a<b & c", [1.0, 2.0])];
+        let svg = cumulative_error_svg(&runs, &[2.0, 3.0, 50.0], LengthUnit::Mm).expect("a picture");
         assert!(svg.starts_with(r#"<svg width="820" height="480" viewBox="0 0 3280 1920""#), "{svg}");
         assert!(svg.ends_with("</svg>\n"));
         assert_eq!(svg.matches("<circle").count(), 4, "two runs at the two thresholds on the axis");
@@ -330,10 +331,9 @@ mod tests {
 
     #[test]
     fn a_box_picture_names_every_landmark_and_counts_what_lies_beyond_it() {
-        let errors: Vec<Vec<f64>> =
-            (0..20).map(|i| vec![f64::from(i) / 20.0, if i == 7 { 60.0 } else { 1.0 }]).collect();
-        let films: Vec<&[f64]> = errors.iter().map(Vec::as_slice).collect();
-        let svg = box_plot_svg(&["sella", "posterior_nasal_spine"], &films, Unit::Px).expect("a picture");
+        let even: Vec<f64> = (0..20).map(|i| f64::from(i) / 20.0).collect();
+        let far: Vec<f64> = (0..20).map(|i| if i == 7 { 60.0 } else { 1.0 }).collect();
+        let svg = box_plot_svg(&["sella", "posterior_nasal_spine"], &[even, far], LengthUnit::Px).expect("a picture");
         for words in ["sella", "posterior_nasal_spine", "radial error (px)", "+1, up to 60.0"] {
             assert!(svg.contains(words), "{words} is not in the picture");
         }
@@ -344,29 +344,34 @@ mod tests {
     fn what_cannot_be_drawn_is_named() {
         let none = ErrorCurve { name: "best", errors: Vec::new() };
         assert_eq!(
-            cumulative_error_svg(&[none], &[2.0], Unit::Mm).expect_err("no errors").to_string(),
+            cumulative_error_svg(&[none], &[2.0], LengthUnit::Mm).expect_err("no errors").to_string(),
             "best has no errors to draw"
         );
-        let error = |films: &[&[f64]]| box_plot_svg(&["sella", "nasion"], films, Unit::Mm).expect_err("no picture");
-        assert_eq!(error(&[&[1.0, 2.0], &[1.0]]).to_string(), "film 1 has 1 errors, expected 2, one a landmark");
-        assert_eq!(error(&[&[1.0, f64::NAN]]).to_string(), "nasion: an error is NaN, expected a distance");
+        let error = |errors: &[Vec<f64>]| {
+            box_plot_svg(&["sella", "nasion"], errors, LengthUnit::Mm).expect_err("no picture").to_string()
+        };
+        assert_eq!(error(&[vec![1.0]]), "there are errors of 1 landmarks, expected 2");
+        assert_eq!(error(&[vec![1.0], vec![]]), "nasion has no errors to draw");
+        assert_eq!(error(&[vec![1.0], vec![f64::NAN]]), "nasion: an error is NaN, expected a distance");
     }
 
     #[test]
     fn labels_that_would_touch_become_one() {
         let far = [(2.0, 100.0), (2.5, 200.0)];
-        assert_eq!(mark_labels(&far, Unit::Mm), [("2 mm".to_owned(), 100.0), ("2.5 mm".to_owned(), 200.0)]);
+        assert_eq!(mark_labels(&far, LengthUnit::Mm), [("2 mm".to_owned(), 100.0), ("2.5 mm".to_owned(), 200.0)]);
         let near = [(2.0, 100.0), (2.5, 120.0), (3.0, 140.0), (10.0, 420.0)];
-        assert_eq!(mark_labels(&near, Unit::Mm), [("2, 2.5, 3 mm".to_owned(), 120.0), ("10 mm".to_owned(), 420.0)]);
+        assert_eq!(
+            mark_labels(&near, LengthUnit::Mm),
+            [("2, 2.5, 3 mm".to_owned(), 120.0), ("10 mm".to_owned(), 420.0)]
+        );
         // The two on the right become one, which then touches the one on the left.
         let chain = [(2.0, 100.0), (2.5, 149.0), (3.0, 165.0)];
-        assert_eq!(mark_labels(&chain, Unit::Mm), [("2, 2.5, 3 mm".to_owned(), 132.5)]);
+        assert_eq!(mark_labels(&chain, LengthUnit::Mm), [("2, 2.5, 3 mm".to_owned(), 132.5)]);
     }
 
     #[test]
     fn perfect_results_have_a_picture_too() {
-        let films: [&[f64]; 1] = [&[0.0]];
-        box_plot_svg(&["sella"], &films, Unit::Mm).expect("a box of no length");
-        cumulative_error_svg(&[ErrorCurve { name: "all", errors: films.to_vec() }], &[], Unit::Mm).expect("a step");
+        box_plot_svg(&["sella"], &[vec![0.0]], LengthUnit::Mm).expect("a box of no length");
+        cumulative_error_svg(&[ErrorCurve { name: "all", errors: vec![0.0] }], &[], LengthUnit::Mm).expect("a step");
     }
 }

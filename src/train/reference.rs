@@ -8,7 +8,7 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::geometry::{BOX_ENLARGEMENT, Point, Size};
+use crate::geometry::{BOX_ENLARGEMENT, Frame, Point};
 
 /// How errors were counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ impl fmt::Display for Protocol {
 }
 
 /// The frame that the reference protocol counts in, whatever the frame of the network.
-pub const REFERENCE_FRAME: Size = Size::new(512, 512);
+pub const REFERENCE_FRAME: Frame = Frame::new(512, 512);
 
 /// Millimetres per frame pixel of the ISBI films: the longer side of max(193.5, 240) mm on 512 / 1.25 pixels.
 pub const REFERENCE_CEPH_MM_PER_PX: f64 = 240.0 * BOX_ENLARGEMENT / REFERENCE_FRAME.height as f64;
@@ -67,7 +67,7 @@ pub fn reference_errors(found: &[Point], truth: &[Point], per_px: f64) -> Vec<f6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::nfdp_frame;
+    use crate::geometry::Size;
 
     #[test]
     fn the_scale_is_that_of_the_public_code() {
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn points_of_a_film_count_in_the_frame() {
         // A film of ISBI: 512 / 3000 frame pixels a pixel, and (967.5, 1200) lands on (256, 256).
-        let to_frame = nfdp_frame(Size::new(1935, 2400), REFERENCE_FRAME);
+        let to_frame = REFERENCE_FRAME.place(Size::new(1935, 2400));
         let found = to_frame.apply(Point::new(967.5 + 20.0, 1200.0)); // 259.41
         let truth = to_frame.apply(Point::new(967.5 + 1.0, 1200.0)); // 256.17
         // 1.9 mm apart on the film, 3 whole frame pixels in this protocol.

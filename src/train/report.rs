@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::cobb::{Angles, smape_percent};
 use super::reference::Protocol;
 use super::statistics::{STEPS_PER_UNIT, deviation, mean, median, percent_within, rounded};
+use crate::geometry::LengthUnit;
 
 /// The format of `evaluation.json` that this build reads and writes.
 pub const EVALUATION_FORMAT: u32 = 1;
@@ -22,25 +24,6 @@ pub const DETECTION_DISTANCE: f64 = 2.0;
 pub const EVALUATION_FILE: &str = "evaluation.json";
 /// The file for spreadsheets.
 pub const ERRORS_FILE: &str = "errors.csv";
-
-/// The unit of an evaluation's errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
-    /// Millimetres.
-    Mm,
-    /// Pixels of the film.
-    Px,
-}
-
-impl fmt::Display for Unit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Mm => "mm",
-            Self::Px => "px",
-        })
-    }
-}
 
 /// What was measured, on what, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +40,7 @@ pub struct Setting {
     /// Whose landmarks count as true ("mean of senior and junior").
     pub truth: String,
     /// Of every error and distance.
-    pub unit: Unit,
+    pub unit: LengthUnit,
 }
 
 /// The share of landmarks found within a distance.
@@ -92,8 +75,11 @@ pub struct LandmarkErrors {
 pub struct FilmErrors {
     /// The film's name in the data set.
     pub film: String,
-    /// Radial errors in the order of the landmarks, in the evaluation's unit.
-    pub errors: Vec<f64>,
+    /// Radial errors in the order of the landmarks, in the evaluation's unit; none where the truth is not known.
+    pub errors: Vec<Option<f64>>,
+    /// Where the landmarks are those of a spine: its angles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub angles: Option<Angles>,
 }
 
 /// A model's errors on a test set: `evaluation.json`.
@@ -112,6 +98,9 @@ pub struct Evaluation {
     pub sd: f64,
     /// Detection rates over films and landmarks.
     pub sdr: Vec<DetectionRate>,
+    /// Symmetric mean absolute percentage error of the films' angles, where they have some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smape_percent: Option<f64>,
     /// In the network's order of landmarks.
     pub per_landmark: Vec<LandmarkErrors>,
     /// In the data set's order of films.
@@ -162,11 +151,15 @@ impl Evaluation {
         thresholds: &[f64],
     ) -> Result<Self, ReportError> {
         check_input(&setting, landmarks, &per_film, thresholds)?;
-        per_film.iter_mut().flat_map(|film| &mut film.errors).for_each(|error| *error = rounded(*error));
+        per_film
+            .iter_mut()
+            .flat_map(|film| film.errors.iter_mut().flatten())
+            .for_each(|error| *error = rounded(*error));
         let protocol = setting.protocol;
-        let all: Vec<f64> = per_film.iter().flat_map(|film| film.errors.iter().copied()).collect();
+        let all: Vec<f64> = per_film.iter().flat_map(|film| film.errors.iter().copied().flatten()).collect();
+        let angles: Vec<Angles> = per_film.iter().filter_map(|film| film.angles).collect();
         let per_landmark = |(k, name): (usize, &String)| {
-            let errors: Vec<f64> = per_film.iter().map(|film| film.errors[k]).collect();
+            let errors: Vec<f64> = per_film.iter().filter_map(|film| film.errors[k]).collect();
             LandmarkErrors {
                 landmark: name.clone(),
                 mre: rounded(mean(&errors)),
@@ -183,6 +176,7 @@ impl Evaluation {
             mre: rounded(mean(&all)),
             sd: rounded(deviation(&all)),
             sdr: thresholds.iter().map(rate).collect(),
+            smape_percent: smape_percent(&angles).map(rounded),
             per_landmark: landmarks.iter().enumerate().map(per_landmark).collect(),
             per_film,
         })
@@ -214,10 +208,23 @@ impl Evaluation {
         replace_file(&folder.join(ERRORS_FILE), &self.csv())
     }
 
-    /// The errors of each film in the order of the landmarks: what the plots take.
+    /// The errors of all films.
     #[must_use]
-    pub fn errors(&self) -> Vec<&[f64]> {
-        self.per_film.iter().map(|film| film.errors.as_slice()).collect()
+    pub fn errors(&self) -> Vec<f64> {
+        self.per_film.iter().flat_map(|film| film.errors.iter().copied().flatten()).collect()
+    }
+
+    /// The errors of each landmark on the films where it is visible.
+    #[must_use]
+    pub fn errors_by_landmark(&self) -> Vec<Vec<f64>> {
+        let of = |k: usize| self.per_film.iter().filter_map(|film| film.errors[k]).collect();
+        (0..self.per_landmark.len()).map(of).collect()
+    }
+
+    /// The angles of each film that has some.
+    #[must_use]
+    pub fn angles(&self) -> Vec<Angles> {
+        self.per_film.iter().filter_map(|film| film.angles).collect()
     }
 
     /// The landmarks' names in the network's order.
@@ -245,6 +252,7 @@ impl Evaluation {
     fn figures(&self) -> Vec<(String, f64)> {
         let mut figures =
             vec![("films".to_owned(), self.films as f64), ("mre".to_owned(), self.mre), ("sd".to_owned(), self.sd)];
+        figures.extend(self.smape_percent.map(|smape| ("smape_percent".to_owned(), smape)));
         figures.extend(self.sdr.iter().enumerate().map(|(i, rate)| (format!("sdr[{i}].percent"), rate.percent)));
         for (k, landmark) in self.per_landmark.iter().enumerate() {
             let LandmarkErrors { landmark: _, mre, median, sd, sdr2_percent } = landmark;
@@ -299,8 +307,13 @@ fn check_input(
     if let Some((k, name)) = landmarks.iter().enumerate().find(|(_, name)| !names.insert(name.as_str())) {
         return Err(field(format!("per_landmark[{k}].landmark"), format!("`{name}` again"), "each landmark once"));
     }
+    if let Some(k) =
+        (0..landmarks.len()).find(|&k| !per_film.iter().any(|film| film.errors.get(k).is_some_and(Option::is_some)))
+    {
+        return Err(field(format!("per_landmark[{k}]"), "without an error", "a landmark that is visible on some film"));
+    }
     let mut films = BTreeSet::new();
-    for (i, FilmErrors { film, errors }) in per_film.iter().enumerate() {
+    for (i, FilmErrors { film, errors, .. }) in per_film.iter().enumerate() {
         if !films.insert(film.as_str()) {
             return Err(field(format!("per_film[{i}].film"), format!("`{film}` again"), "each film once"));
         }
@@ -308,7 +321,9 @@ fn check_input(
             let expected = format!("{}, one a landmark", landmarks.len());
             return Err(field(format!("per_film[{i}].errors (film `{film}`)"), errors.len(), expected));
         }
-        if let Some((k, error)) = errors.iter().enumerate().find(|(_, e)| !is_distance(**e)) {
+        if let Some((k, error)) =
+            errors.iter().enumerate().find_map(|(k, e)| Some((k, e.filter(|e| !is_distance(*e))?)))
+        {
             return Err(field(format!("per_film[{i}].errors[{k}] (film `{film}`)"), error, "a distance"));
         }
     }
@@ -326,12 +341,12 @@ mod tests {
             protocol,
             data: "ISBI 2015 Test1".into(),
             truth: "mean of senior and junior".into(),
-            unit: Unit::Mm,
+            unit: LengthUnit::Mm,
         }
     }
 
     fn film(film: &str, errors: &[f64]) -> FilmErrors {
-        FilmErrors { film: film.into(), errors: errors.to_vec() }
+        FilmErrors { film: film.into(), errors: errors.iter().copied().map(Some).collect(), angles: None }
     }
 
     fn evaluation(protocol: Protocol) -> Evaluation {
@@ -363,6 +378,32 @@ mod tests {
         written.write(&folder).expect("a writable folder");
         assert_eq!(Evaluation::read(&folder.join(EVALUATION_FILE)).expect("what was just written"), written);
         assert_eq!(fs::read_dir(&folder).expect("the folder").count(), 2, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_landmark_of_unknown_place_counts_nowhere() {
+        let landmarks = ["sella".to_owned(), "nasion".to_owned()];
+        let of = |film: &str, errors: [Option<f64>; 2]| FilmErrors {
+            film: film.into(),
+            errors: errors.into(),
+            angles: None,
+        };
+        let films = vec![of("1", [Some(1.0), None]), of("2", [Some(3.0), Some(8.0)])];
+        let evaluation = Evaluation::new(setting(Protocol::Exact), &landmarks, films, &[2.0]).expect("sound input");
+        assert_eq!((evaluation.mre, evaluation.per_landmark[0].mre, evaluation.per_landmark[1].mre), (4.0, 2.0, 8.0));
+        let never = vec![of("1", [Some(1.0), None])];
+        let error = Evaluation::new(setting(Protocol::Exact), &landmarks, never, &[2.0]).expect_err("never visible");
+        assert!(error.to_string().starts_with("per_landmark[1] is without an error"), "{error}");
+    }
+
+    #[test]
+    fn angles_give_their_percentage_error() {
+        let landmarks = ["a".to_owned()];
+        let angles = Some(Angles { truth: [30.0, 20.0, 10.0], found: [33.0, 17.0, 10.0] });
+        let films = vec![FilmErrors { film: "1".into(), errors: vec![Some(1.0)], angles }];
+        let evaluation = Evaluation::new(setting(Protocol::Exact), &landmarks, films, &[2.0]).expect("sound input");
+        assert_eq!(evaluation.smape_percent, Some(5.0));
+        assert!(evaluation.table().contains("SMAPE 5.00 %"), "{}", evaluation.table());
     }
 
     #[test]

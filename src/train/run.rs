@@ -1,44 +1,64 @@
-//! One training run: epochs, validation, checkpoints and a record a person can read.
+//! One training run: epochs, validation, checkpoints, and going on where a killed one stood.
+//!
+//! A run's folder holds `config.toml` (what it was told), `films.toml` (where its films lie), `last.safetensors` (everything a continued run needs),
+//! `best.safetensors` (the averaged weights of the best validated epoch) and its record. `last` is there from the
+//! first moment on: a run that is killed and continued takes the same steps with the same films as one that is not, and
+//! on the same number of CPU threads ends with the same bits. Whatever a kill left half done after `last` was written,
+//! the continued run does again.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::{IsTerminal, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
 use super::batch::FilmPrediction;
 use super::checkpoint::{self, CheckpointError};
-use super::datasets::{DatasetError, LabelledFilm};
+use super::cobb::Angles;
+use super::datasets::{DatasetError, LabelledFilm, Source};
 use super::loader::{Epoch, LoaderConfig, TrainingFilm, plain_batch};
-use super::metrics::{CEPHALOGRAM_THRESHOLDS_MM, Summary, radial_errors_mm, summarise};
+use super::metrics::{Summary, radial_errors, summarise};
 use super::preset::TrainConfig;
+use super::record::{EpochRecord, Record};
 use super::schedule::linear_rate;
-use crate::geometry::{Point, Size, nfdp_frame};
+use crate::geometry::{Frame, LengthUnit, Point, Size};
 use crate::network::{Engine, EngineError};
 use crate::radiograph::{Film, Limits, decode, reduction_factor};
 
 /// Films a validation batch.
 const VALIDATION_BATCH: usize = 4;
+const LAST: &str = "last.safetensors";
+const BEST: &str = "best.safetensors";
+/// The file that holds what a run was told.
+pub const CONFIG_FILE: &str = "config.toml";
+/// The file that says where a run's films lie.
+pub const FILMS_FILE: &str = "films.toml";
 
 /// A run's folder and what it trains on.
 #[derive(Debug)]
 pub struct Run {
-    /// Holds `config.toml`, `metrics.csv`, `last.safetensors` (everything) and `best.safetensors` (averaged weights).
+    /// See the module's description.
     pub folder: PathBuf,
     /// What the run was told.
     pub config: TrainConfig,
+    /// Where its films lie.
+    pub source: Source,
+    /// Names of the landmarks, in the network's order.
+    pub landmarks: Vec<String>,
     /// Films to learn from.
     pub train: Arc<Vec<TrainingFilm>>,
     /// Films to choose the checkpoint by.
     pub validation: Vec<TrainingFilm>,
-    /// Millimetres a source pixel, the same for every film of the set.
-    pub mm_per_px: f64,
+    /// Of the validation's errors.
+    pub unit: LengthUnit,
+    /// Distances at which detections are counted, in `unit`.
+    pub thresholds: Vec<f64>,
     /// Threads that make batches.
     pub workers: usize,
+    /// Within an epoch, the longest time between two checkpoints.
+    pub checkpoint_interval: Duration,
 }
 
 /// Why a run stopped.
@@ -61,6 +81,32 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// The run's folder is there already.
+    #[error(
+        "{path} exists, and a run is never overwritten; name another --out, or go on with it by `landmark-train resume`"
+    )]
+    Exists {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// The checkpoint belongs to another set of films.
+    #[error("{path}: the run was trained on {expected} films, there are {found} now; go on with the same data")]
+    Films {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Then.
+        expected: usize,
+        /// Now.
+        found: usize,
+    },
+    /// The checkpoint belongs to other landmarks.
+    #[error("{path}: the films now carry the landmarks {found}, not those the run was trained on")]
+    Landmarks {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Now.
+        found: String,
+    },
     /// The loss is no number any more.
     #[error("the loss is not finite in epoch {epoch} on films {films:?}; the last good state is {checkpoint}")]
     Diverged {
@@ -73,184 +119,236 @@ pub enum RunError {
     },
 }
 
-/// Decodes films and keeps them reduced for `frame`.
+/// Where a run stands: what is beside the engine's state in a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Position {
+    /// The epoch that is being trained, from 0.
+    epoch: usize,
+    /// Its steps done.
+    step: usize,
+    /// Sum of its films' losses.
+    loss: f64,
+    /// Its films so far.
+    films: usize,
+    /// The best validation error so far.
+    best: f64,
+}
+
+impl Position {
+    const START: Self = Self { epoch: 0, step: 0, loss: 0.0, films: 0, best: f64::INFINITY };
+
+    /// Text that gives back every bit: Rust prints the shortest number that reads as the same.
+    fn metadata(self, run: &Run) -> HashMap<String, String> {
+        let Self { epoch, step, loss, films, best } = self;
+        HashMap::from([
+            ("epoch".into(), epoch.to_string()),
+            ("step".into(), step.to_string()),
+            ("loss".into(), loss.to_string()),
+            ("films".into(), films.to_string()),
+            ("best".into(), best.to_string()),
+            ("training_films".into(), run.train.len().to_string()),
+            ("landmarks".into(), run.landmarks.join(",")),
+            ("config".into(), toml::to_string(&run.config).unwrap_or_default()),
+        ])
+    }
+
+    fn read(path: &Path, metadata: &HashMap<String, String>) -> Result<Self, CheckpointError> {
+        fn value<T: std::str::FromStr>(
+            path: &Path,
+            metadata: &HashMap<String, String>,
+            key: &str,
+        ) -> Result<T, CheckpointError> {
+            let found = metadata.get(key);
+            found.and_then(|text| text.parse().ok()).ok_or_else(|| CheckpointError::Format {
+                path: path.to_owned(),
+                reason: format!("its metadata says {found:?} of `{key}`, a number was expected"),
+            })
+        }
+        Ok(Self {
+            epoch: value(path, metadata, "epoch")?,
+            step: value(path, metadata, "step")?,
+            loss: value(path, metadata, "loss")?,
+            films: value(path, metadata, "films")?,
+            best: value(path, metadata, "best")?,
+        })
+    }
+}
+
+/// Decodes films and keeps them reduced for `frame`; `done` is called after each.
 ///
 /// # Errors
 /// When a film cannot be read or decoded; the first such film is named.
-pub fn load(films: &[LabelledFilm], frame: Size) -> Result<Vec<TrainingFilm>, DatasetError> {
+pub fn load(films: &[LabelledFilm], frame: Frame, done: impl Fn() + Sync) -> Result<Vec<TrainingFilm>, DatasetError> {
     films
         .par_iter()
         .map(|labelled| {
-            let LabelledFilm { name, path, landmarks, visible, .. } = labelled;
+            let LabelledFilm { name, path, landmarks, visible, mm_per_px, .. } = labelled;
             let bytes = fs::read(path).map_err(|source| DatasetError::Io { path: path.clone(), source })?;
             let radiograph = decode(&bytes, &Limits::default())
                 .map_err(|e| DatasetError::Film { path: path.clone(), reason: e.to_string() })?;
             let film = Film::new(&radiograph, reduction_factor(radiograph.size, frame));
-            Ok(TrainingFilm { name: name.clone(), film, landmarks: landmarks.clone(), visible: visible.clone() })
+            done();
+            Ok(TrainingFilm {
+                name: name.clone(),
+                film,
+                landmarks: landmarks.clone(),
+                visible: visible.clone(),
+                mm_per_px: *mm_per_px,
+            })
         })
         .collect()
 }
 
 impl Run {
-    /// Trains from the engine's present state, or from the run's last checkpoint if `resume`.
+    /// Makes the run's folder with the engine's present state in it, whole or not at all.
+    ///
+    /// # Errors
+    /// When the folder exists already: a run is never overwritten.
+    pub fn create(&self, engine: &Engine) -> Result<(), RunError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| RunError::Io { path, source }
+        };
+        if self.folder.exists() {
+            return Err(RunError::Exists { path: self.folder.clone() });
+        }
+        let parent = self.folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(io(parent))?;
+        let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = parent.join(format!(".{name}.{}.tmp", std::process::id()));
+        fs::create_dir(&temporary).map_err(io(&temporary))?;
+        for (file, text) in [(CONFIG_FILE, toml::to_string(&self.config)), (FILMS_FILE, toml::to_string(&self.source))]
+        {
+            let path = temporary.join(file);
+            let text = text.map_err(|e| std::io::Error::other(e.to_string())).map_err(io(&path))?;
+            fs::write(&path, text).map_err(io(&path))?;
+        }
+        checkpoint::write(&temporary.join(LAST), &engine.state()?, Position::START.metadata(self))?;
+        fs::rename(&temporary, &self.folder).map_err(io(&self.folder))?;
+        fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(io(parent))
+    }
+
+    /// Trains from where the run's last checkpoint stands to the last epoch.
     ///
     /// # Errors
     /// When the engine, a checkpoint or the folder fails, or the loss is no longer finite.
-    pub fn train(&self, engine: &mut Engine, resume: bool) -> Result<(), RunError> {
-        let mut first = 0;
-        let mut best = f64::INFINITY;
-        if resume {
-            let (state, metadata) = checkpoint::read(&self.last())?;
-            engine.load_state(&state)?;
-            let number = |key: &str| metadata.get(key).and_then(|v| v.parse::<f64>().ok());
-            first = number("epochs_done").unwrap_or(0.0) as usize;
-            best = number("best_mre_mm").unwrap_or(f64::INFINITY);
+    pub fn train(&self, engine: &mut Engine) -> Result<(), RunError> {
+        let io = |source| RunError::Io { path: self.folder.clone(), source };
+        let (state, metadata) = checkpoint::read(&self.last())?;
+        engine.load_state(&state)?;
+        drop(state);
+        let mut at = Position::read(&self.last(), &metadata)?;
+        let names = self.landmarks.join(",");
+        if metadata.get("landmarks").is_some_and(|then| *then != names) {
+            return Err(RunError::Landmarks { path: self.last(), found: names });
         }
+        let expected = metadata.get("training_films").and_then(|n| n.parse().ok()).unwrap_or(self.train.len());
+        if expected != self.train.len() {
+            return Err(RunError::Films { path: self.last(), expected, found: self.train.len() });
+        }
+        let TrainConfig { epochs, batch, lr, lr_end_factor, validate_every, .. } = self.config;
         let loader = LoaderConfig {
             seed: self.config.seed,
             frame: self.config.frame,
-            batch: self.config.batch,
+            batch,
             augment: self.config.augment,
             workers: self.workers,
         };
+        let steps = self.train.len() / batch;
+        let steps_left = (epochs.saturating_sub(at.epoch) * steps).saturating_sub(at.step);
+        let mut record =
+            Record::open(&self.folder, at.epoch, at.epoch * steps + at.step, epochs, steps_left).map_err(io)?;
         let started = Instant::now();
-        let steps = self.train.len() / self.config.batch;
-        let bar = progress(((self.config.epochs - first) * steps) as u64);
-        for epoch in first..self.config.epochs {
-            let began = Instant::now();
-            let lr = linear_rate(self.config.lr, self.config.lr_end_factor, epoch, self.config.epochs);
-            let batches = Epoch::start(Arc::clone(&self.train), loader, epoch)
-                .map_err(|source| RunError::Io { path: self.folder.clone(), source })?;
-            let (mut sum, mut films) = (0f64, 0usize);
-            for loaded in batches {
+        let mut saved = Instant::now();
+        while at.epoch < epochs {
+            let began = (Instant::now(), at.films);
+            let lr = linear_rate(lr, lr_end_factor, at.epoch, epochs);
+            for loaded in Epoch::start(Arc::clone(&self.train), loader, at.epoch, at.step).map_err(io)? {
                 let losses = engine.step(&loaded.batch, lr)?;
                 if losses.iter().any(|l| !l.is_finite()) {
                     let films = loaded.films.iter().map(|&i| self.train[i].name.clone()).collect();
-                    return Err(RunError::Diverged { epoch, films, checkpoint: self.last() });
+                    return Err(RunError::Diverged { epoch: at.epoch, films, checkpoint: self.last() });
                 }
-                sum += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
-                films += losses.len();
-                bar.inc(1);
+                at.loss += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
+                at.films += losses.len();
+                at.step += 1;
+                record.step();
+                if saved.elapsed() >= self.checkpoint_interval && at.step < steps {
+                    self.save(engine, at)?;
+                    saved = Instant::now();
+                }
             }
-            let speed = films as f64 / began.elapsed().as_secs_f64();
-            let done = epoch + 1;
-            let keeps = done % self.config.validate_every == 0 || done == self.config.epochs;
-            let summary = if keeps && !self.validation.is_empty() { Some(self.validate(engine)?) } else { None };
-            let loss = sum / films.max(1) as f64;
-            self.record(epoch, lr, loss, speed, started.elapsed(), summary.as_ref(), &bar)?;
-            if keeps {
-                // With nothing held out there is nothing to choose by: the latest weights count as the best.
-                if summary.as_ref().is_none_or(|summary| summary.mre_mm < best) {
-                    best = summary.map_or(best, |summary| summary.mre_mm);
-                    checkpoint::write(&self.best(), &engine.weights()?, self.metadata(done, best))?;
-                }
-                checkpoint::write(&self.last(), &engine.state()?, self.metadata(done, best))?;
+            let films_per_s = (at.films - began.1) as f64 / began.0.elapsed().as_secs_f64();
+            let done = at.epoch + 1;
+            let validates = done % validate_every == 0 || done == epochs;
+            let summary = if validates && !self.validation.is_empty() { Some(self.validate(engine)?) } else { None };
+            record
+                .epoch(&EpochRecord {
+                    epoch: at.epoch,
+                    steps: done * steps,
+                    lr,
+                    loss: at.loss / at.films.max(1) as f64,
+                    films_per_s,
+                    elapsed_s: started.elapsed().as_secs_f64(),
+                    validation: summary.as_ref(),
+                })
+                .map_err(io)?;
+            at = Position { epoch: done, best: at.best, ..Position::START };
+            // With nothing held out there is nothing to choose by: the latest weights count as the best.
+            if validates && summary.as_ref().is_none_or(|summary| summary.mre < at.best) {
+                at.best = summary.map_or(at.best, |summary| summary.mre);
+                checkpoint::write(&self.best(), &engine.weights()?, at.metadata(self))?;
+            }
+            if validates || saved.elapsed() >= self.checkpoint_interval {
+                self.save(engine, at)?;
+                saved = Instant::now();
             }
         }
-        bar.finish_and_clear();
+        record.finish();
         Ok(())
     }
 
-    /// The exact errors on the validation films, in source pixels and millimetres.
+    /// The exact errors on the validation films.
     ///
     /// # Errors
     /// When the engine fails.
     pub fn validate(&self, engine: &mut Engine) -> Result<Summary, EngineError> {
-        let mut errors = Vec::new();
+        let (mut errors, mut angles) = (Vec::new(), Vec::new());
         for films in self.validation.chunks(VALIDATION_BATCH) {
             let predictions = engine.predict(&plain_batch(films, self.config.frame))?;
             for (film, prediction) in films.iter().zip(&predictions) {
-                let found = source_points(prediction, film.film.source, self.config.frame);
-                errors.push(radial_errors_mm(&found, &film.landmarks, self.mm_per_px));
+                let size = film.film.source;
+                let found = source_points(prediction, size, self.config.frame);
+                let scale = self.unit.per_px(film.mm_per_px);
+                errors.push(radial_errors(&found, &film.landmarks, &film.visible, scale));
+                angles.extend(Angles::of(&self.landmarks, &film.landmarks, &found, size));
             }
         }
-        Ok(summarise(&errors, &CEPHALOGRAM_THRESHOLDS_MM))
+        Ok(summarise(&errors, self.unit, &self.thresholds, &angles))
     }
 
-    /// Everything of the last validated epoch.
+    /// Everything a continued run needs.
     #[must_use]
     pub fn last(&self) -> PathBuf {
-        self.folder.join("last.safetensors")
+        self.folder.join(LAST)
     }
 
     /// The averaged weights of the best validated epoch.
     #[must_use]
     pub fn best(&self) -> PathBuf {
-        self.folder.join("best.safetensors")
+        self.folder.join(BEST)
     }
 
-    fn metadata(&self, epochs_done: usize, best: f64) -> HashMap<String, String> {
-        HashMap::from([
-            ("epochs_done".into(), epochs_done.to_string()),
-            ("best_mre_mm".into(), best.to_string()),
-            ("config".into(), toml::to_string(&self.config).unwrap_or_default()),
-        ])
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one column of the record each")]
-    fn record(
-        &self,
-        epoch: usize,
-        lr: f64,
-        loss: f64,
-        films_per_s: f64,
-        elapsed: Duration,
-        summary: Option<&Summary>,
-        bar: &ProgressBar,
-    ) -> Result<(), RunError> {
-        let path = self.folder.join("metrics.csv");
-        let io = |source| RunError::Io { path: path.clone(), source };
-        let fresh = !path.exists();
-        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
-        if fresh {
-            writeln!(file, "epoch,lr,loss,films_per_s,elapsed_s,val_mre_mm,val_sdr2_percent").map_err(io)?;
-        }
-        let measured = summary.map_or_else(|| ",".to_owned(), |s| format!("{:.4},{:.2}", s.mre_mm, s.sdr_percent[0].1));
-        let seconds = elapsed.as_secs_f64();
-        writeln!(file, "{epoch},{lr:.6e},{loss:.4},{films_per_s:.2},{seconds:.0},{measured}").map_err(io)?;
-        let validated = summary.map_or_else(String::new, |s| format!(", validation: {s}"));
-        let epochs = self.config.epochs;
-        let line = format!("epoch {}/{epochs}: loss {loss:.3}, {films_per_s:.2} films/s{validated}", epoch + 1);
-        if bar.is_hidden() {
-            tracing::info!("{line}");
-        } else {
-            bar.println(line);
-        }
-        Ok(())
+    fn save(&self, engine: &Engine, at: Position) -> Result<(), RunError> {
+        Ok(checkpoint::write(&self.last(), &engine.state()?, at.metadata(self))?)
     }
 }
 
 /// Landmarks of a prediction in source pixels.
 #[must_use]
-pub fn source_points(prediction: &FilmPrediction, source: Size, frame: Size) -> Vec<Point> {
-    let back = nfdp_frame(source, frame).inverse();
+pub fn source_points(prediction: &FilmPrediction, source: Size, frame: Frame) -> Vec<Point> {
+    let back = frame.place(source).inverse();
     let [w, h] = [frame.width, frame.height].map(f64::from);
     let point = |&[x, y]: &[f32; 2]| back.apply(Point::new((f64::from(x) + 0.5) * w, (f64::from(y) + 0.5) * h));
     prediction.mu.iter().map(point).collect()
-}
-
-/// Makes the run's folder and writes down what it was told.
-///
-/// # Errors
-/// When the folder exists already: a run is never overwritten.
-pub fn create_folder(folder: &Path, config: &TrainConfig) -> Result<(), RunError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| RunError::Io { path, source }
-    };
-    if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent).map_err(io(parent))?;
-    }
-    fs::create_dir(folder).map_err(io(folder))?;
-    let path = folder.join("config.toml");
-    fs::write(&path, toml::to_string(config).unwrap_or_default()).map_err(io(&path))
-}
-
-fn progress(steps: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:32} step {pos}/{len}, {eta} left");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(steps).with_style(style)
 }

@@ -1,15 +1,17 @@
 //! An evaluation as text: a table of fixed width for people, lines for spreadsheets.
 
+use super::cobb::mean_differences_deg;
 use super::report::{DETECTION_DISTANCE, DetectionRate, Evaluation, FilmErrors, LandmarkErrors, Setting};
 use super::statistics::{median, percent_within};
 
 impl Evaluation {
-    /// One line an error, `film,landmark,error_mm` (or `_px`), with a heading.
+    /// One line an error, `film,landmark,error_mm` (or `_px`), with a heading; empty where the truth is not known.
     #[must_use]
     pub fn csv(&self) -> String {
         let mut text = format!("film,landmark,error_{}\n", self.setting.unit);
-        for FilmErrors { film, errors } in &self.per_film {
+        for FilmErrors { film, errors, .. } in &self.per_film {
             for (landmark, error) in self.per_landmark.iter().zip(errors) {
+                let error = error.map_or_else(String::new, |error| error.to_string());
                 text += &format!("{},{},{error}\n", quoted(film), quoted(&landmark.landmark));
             }
         }
@@ -37,7 +39,7 @@ impl Evaluation {
         for LandmarkErrors { landmark, mre, median, sd, sdr2_percent } in &self.per_landmark {
             row(landmark, *mre, *median, *sd, *sdr2_percent);
         }
-        let all: Vec<f64> = self.errors().concat();
+        let all = self.errors();
         let within = percent_within(&all, DETECTION_DISTANCE, *protocol);
         row("all landmarks", self.mre, median(&all), self.sd, within);
         text += "\nSDR";
@@ -45,6 +47,12 @@ impl Evaluation {
             text += &format!("{} {within} {unit} {percent:.2} %", if i == 0 { "" } else { "," });
         }
         text.push('\n');
+        if let (Some(smape), Some([first, second, third])) = (self.smape_percent, mean_differences_deg(&self.angles()))
+        {
+            text += &format!(
+                "Cobb angles: SMAPE {smape:.2} %, mean differences {first:.2}, {second:.2} and {third:.2} degrees\n"
+            );
+        }
         text
     }
 }
@@ -58,8 +66,8 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
+    use crate::geometry::LengthUnit;
     use crate::train::reference::Protocol;
-    use crate::train::report::Unit;
 
     fn evaluation() -> Evaluation {
         let setting = Setting {
@@ -68,9 +76,13 @@ mod tests {
             protocol: Protocol::Exact,
             data: "ISBI 2015 Test1".into(),
             truth: "senior".into(),
-            unit: Unit::Mm,
+            unit: LengthUnit::Mm,
         };
-        let film = |film: &str, errors: [f64; 2]| FilmErrors { film: film.into(), errors: errors.into() };
+        let film = |film: &str, errors: [f64; 2]| FilmErrors {
+            film: film.into(),
+            errors: errors.map(Some).into(),
+            angles: None,
+        };
         let films = vec![film("151", [0.5, 2.0]), film("152", [4.5, 0.0]), film("153", [1.0, 0.25])];
         let landmarks = ["sella".to_owned(), "posterior_nasal_spine".to_owned()];
         Evaluation::new(setting, &landmarks, films, &[2.0, 4.0]).expect("sound input")

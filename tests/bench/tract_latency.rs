@@ -7,7 +7,7 @@ use std::io::BufRead;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use landmarkd::geometry::{Similarity, Size};
+use landmarkd::geometry::{Frame, Similarity};
 use landmarkd::inference::{Detector, TractDetector};
 use landmarkd::radiograph::NetworkInput;
 
@@ -18,11 +18,11 @@ fn main() -> anyhow::Result<()> {
     };
     let numbers: Vec<u32> = numbers.iter().map(|n| n.parse()).collect::<Result<_, _>>().context("not a number")?;
     let [width, height, landmarks] = numbers[..] else { bail!("three numbers follow the network") };
-    let frame = Size::new(width, height);
+    let frame = Frame::new(width, height);
     let bytes = std::fs::read(network).with_context(|| format!("cannot read {network}"))?;
     let mut detector = TractDetector::new(&bytes, frame, landmarks as usize)?;
-    let pixels = (0..frame.area()).map(|i| (i * 31 % 256) as u8).collect();
-    let input = NetworkInput { size: frame, pixels, from_source: Similarity::IDENTITY };
+    let pixels = (0..frame.size().area()).map(|i| (i * 31 % 256) as u8).collect();
+    let input = NetworkInput { size: frame.size(), pixels, from_source: Similarity::IDENTITY };
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         line?;

@@ -8,6 +8,9 @@ nfdp_golden.json
     frame            {width, height} in pixels; the frames are pseudo.frame(0), pseudo.frame(1), as gray / 255 - 0.5
     landmarks        K
     truth            [batch, K, 2]: normalised coordinates, f32 values; visibility: [batch, K] of 0 and 1
+    variants         eval coordinates and sigma of the models that are not the paper's default: `top_down` (coarse laterals
+                     doubled bilinearly and added), `temperature` (logits / 20), `no_relu` (also / 20), `regression`; and of the
+                     last, trained without a flow, `absolute_error`: its loss and gradients
     eval, train      BatchNorm with running or with batch statistics: coordinates and sigma, each [batch, K, 2],
                      normalised, computed in f64
     loss             of the train-mode forward: f64 and f32 (the same computed in that type)
@@ -81,8 +84,9 @@ def parameters(landmarks, prefixes):
 class Nfdp:
     """The forward pass over a dictionary of weights; in train mode it updates the running statistics there."""
 
-    def __init__(self, weights, train):
+    def __init__(self, weights, train, top_down=False, temperature=1.0, relu=True, regression=False):
         self.w, self.train = weights, train
+        self.top_down, self.temperature, self.relu, self.regression = top_down, temperature, relu, regression
 
     def conv(self, x, name, norm, stride=1):
         w = self.w[f"{name}.weight"]
@@ -103,25 +107,40 @@ class Nfdp:
         x = gray.expand(-1, 3, -1, -1)
         x = F.relu(self.conv(x, "backbone.conv1", "backbone.bn1", 2))
         x = F.max_pool2d(x, 3, 2, 1)
-        total = 0
+        features = []
         for level in range(4):
             for block in range(2):
                 x = self.block(x, f"backbone.layer{level + 1}.{block}", 2 if level and not block else 1)
-            y = F.relu(self.conv(x, f"neck.{level}.lateral", f"neck.{level}.lateral_bn"))
+            features.append(x)
+        pooled = x.mean((2, 3))
+        linear = F.linear(pooled, self.w["sigma.weight"], self.w["sigma.bias"])
+        sigma = linear.sigmoid().view(len(gray), -1, 2)
+        if self.regression:
+            linear = F.linear(pooled, self.w["coordinates.weight"]) / pooled.norm(dim=1, keepdim=True)
+            return (linear + self.w["coordinates.bias"]).view(len(gray), -1, 2), sigma
+        laterals = [F.relu(self.conv(x, f"neck.{i}.lateral", f"neck.{i}.lateral_bn")) for i, x in enumerate(features)]
+        for level in (2, 1, 0) if self.top_down else ():
+            laterals[level] = laterals[level] + self.double(laterals[level + 1])
+        total = 0
+        for level, y in enumerate(laterals):
             y = F.relu(self.conv(y, f"neck.{level}.smooth", f"neck.{level}.smooth_bn"))
             for step in range(max(level, 1)):
                 y = F.relu(self.conv(y, f"head.{level}.{step}.conv", f"head.{level}.{step}.bn"))
                 if level:
-                    y = F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)
+                    y = self.double(y)
             total = total + y
-        heatmaps = F.relu(self.conv(total, "head.output", "head.output_bn"))
+        heatmaps = self.conv(total, "head.output", "head.output_bn")
+        heatmaps = (F.relu(heatmaps) if self.relu else heatmaps) / self.temperature
         n, k, h, w = heatmaps.shape
         p = heatmaps.flatten(2).softmax(2).view(n, k, h, w)
-        columns = torch.arange(w, dtype=p.dtype)
-        rows = torch.arange(h, dtype=p.dtype)
+        columns = torch.arange(w, dtype=p.dtype, device=p.device)
+        rows = torch.arange(h, dtype=p.dtype, device=p.device)
         coordinates = torch.stack([(p.sum(2) * columns).sum(2) / w - 0.5, (p.sum(3) * rows).sum(2) / h - 0.5], 2)
-        sigma = F.linear(x.mean((2, 3)), self.w["sigma.weight"], self.w["sigma.bias"]).sigmoid().view(n, k, 2)
         return coordinates, sigma
+
+    @staticmethod
+    def double(x):
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def log_phi(weights, x):
@@ -134,9 +153,9 @@ def log_phi(weights, x):
             z = F.leaky_relu(z, 0.01) if layer < 2 else z
         return z
 
-    z, logdet = x, torch.zeros(len(x), dtype=x.dtype)
+    z, logdet = x, torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for coupling in reversed(range(6)):
-        mask = torch.tensor([0.0, 1.0] if coupling % 2 == 0 else [1.0, 0.0], dtype=x.dtype)
+        mask = torch.tensor([0.0, 1.0] if coupling % 2 == 0 else [1.0, 0.0], dtype=x.dtype, device=x.device)
         kept = mask * z
         s = net(coupling, "scale", kept).tanh() * (1 - mask)
         t = net(coupling, "shift", kept) * (1 - mask)
@@ -192,6 +211,38 @@ def run(dtype):
     return truth, visibility, result
 
 
+VARIANTS = {
+    "top_down": {"top_down": True}, "temperature": {"temperature": 20.0},
+    "no_relu": {"relu": False, "temperature": 20.0},
+    "regression": {"regression": True},
+}  # fmt: skip
+
+
+def variants(truth, visibility):
+    """In f64."""
+    names = {**shapes(LANDMARKS), "coordinates.weight": (2 * LANDMARKS, 512), "coordinates.bias": (2 * LANDMARKS,)}
+    frames = np.stack([pseudo.frame(i, WIDTH, HEIGHT) for i in range(BATCH)])[:, None]
+    x = torch.tensor(frames).double() / 255 - 0.5
+    result = {}
+    for name, options in VARIANTS.items():
+        weights = {n: torch.tensor(pseudo.tensor(n, shape)).double() for n, shape in names.items()}
+        coordinates, sigma = Nfdp(weights, False, **options)(x)
+        result[name] = {"coordinates": nested(coordinates), "sigma": nested(sigma)}
+    for n, w in weights.items():
+        w.requires_grad_("running" not in n)
+    coordinates, _ = Nfdp(weights, True, regression=True)(x)
+    truth, visibility = torch.tensor(truth).double(), torch.tensor(visibility).double()
+    value = ((coordinates - truth).abs().sum(2) * visibility).sum() / BATCH
+    value.backward()
+    figures = {}
+    for n in ("coordinates.weight", "coordinates.bias", "backbone.layer4.1.conv2.weight"):
+        g = weights[n].grad.flatten()
+        probe = torch.tensor(pseudo.signed(f"probe.{n}", len(g)))
+        figures[n] = {"first": rounded(g[:8]), "norm": rounded(g.norm())[0], "probe": rounded((g * probe).sum())[0]}
+    result["absolute_error"] = {"loss": value.item(), "gradients": figures}
+    return result
+
+
 def main():
     trunk = ("backbone", "neck", "head", "sigma")
     counts = {
@@ -221,6 +272,7 @@ def main():
         "gradients": double["gradients"],
         "running": double["running"],
         "flow": double["flow"],
+        "variants": variants(truth, visibility),
         "parameters": counts,
     }
     path = pathlib.Path(__file__).with_name("nfdp_golden.json")

@@ -52,9 +52,9 @@ def offset_and_scale(name, shape):
         return (1.0, 0.25) if part == "running_var" else (0.0, 0.1)
     if name.startswith("sigma."):
         return (0.0, 0.02) if name == "sigma.weight" else (-1.5, 0.5)
-    if name.startswith("flow."):
-        return (0.0, 0.1) if name.endswith(".bias") else (0.0, math.sqrt(3 / fan_in))
-    return 0.0, math.sqrt(6 / fan_in)
+    if name.endswith(".bias"):
+        return 0.0, 0.1
+    return 0.0, math.sqrt((3 if name.startswith("flow.") else 6) / fan_in)
 
 
 def tensor(name, shape):

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use super::progress;
-use crate::landmark::CEPHALOGRAM_NAMES;
+use super::source::LayoutArgs;
 use crate::train::check;
-use crate::train::datasets::{AasceSplit, Dataset, HandPart, IsbiSplit, Truth, aasce, generic, hand, isbi};
+use crate::train::datasets::{DatasetError, Split};
 
 /// What `landmark-train data` is told.
 #[derive(Debug, Args)]
@@ -27,46 +27,28 @@ enum DataCommand {
 struct CheckArgs {
     /// The data set's root.
     root: PathBuf,
-    /// How it is laid out.
-    #[arg(long, value_enum, default_value = "isbi")]
-    layout: Layout,
-    /// For own films: the labels, CSV or COCO keypoints.
-    #[arg(long, required_if_eq("layout", "own"))]
-    labels: Option<PathBuf>,
+    #[command(flatten)]
+    layout: LayoutArgs,
     /// Draw every film, small, with its landmarks, into this PNG.
     #[arg(long)]
     sheet: Option<PathBuf>,
 }
 
-/// The layouts that data sets are published in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Layout {
-    /// ISBI 2015, training films: RawImage/TrainingData, 400_senior, 400_junior.
-    Isbi,
-    /// AASCE 2019, training films: data/train, labels/train.
-    Aasce,
-    /// The Digital Hand Atlas: images, all.csv, cv/set1.
-    Hand,
-    /// A folder of images and a file of labels.
-    Own,
-}
-
 impl CheckArgs {
     fn run(self) -> anyhow::Result<()> {
         let root = &self.root;
-        let dataset = match (self.layout, &self.labels) {
-            (Layout::Isbi, _) => Dataset {
-                landmarks: CEPHALOGRAM_NAMES.map(str::to_owned).to_vec(),
-                films: isbi(root, IsbiSplit::Train, Truth::Mean)?,
-                notes: Vec::new(),
-            },
-            (Layout::Aasce, _) => aasce(root, AasceSplit::Train)?,
-            (Layout::Hand, _) => hand(root, 1, HandPart::Train)?,
-            (Layout::Own, Some(labels)) => generic(root, labels)?,
-            (Layout::Own, None) => bail!("--layout own needs --labels"),
-        };
-        let bar = progress(dataset.films.len());
-        let findings = check(&dataset, || bar.inc(1));
+        let source = self.layout.source(root.clone());
+        let mut dataset = source.films(Split::Train, 0)?;
+        let mut others = Vec::new();
+        for split in [Split::Test, Split::Test1, Split::Test2] {
+            match source.films(split, 0) {
+                Ok(part) => others.push((split.to_string(), part.films)),
+                Err(DatasetError::NoSuchPart { .. }) => {}
+                Err(why) => dataset.notes.push(format!("the split `{split}` cannot be compared with: {why}")),
+            }
+        }
+        let bar = progress(dataset.films.len() + others.iter().map(|(_, films)| films.len()).sum::<usize>());
+        let findings = check(&dataset, &others, || bar.inc(1));
         bar.finish_and_clear();
         println!("{findings}");
         if let Some(path) = &self.sheet {
@@ -94,13 +76,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::train::datasets::{Layout, Truth};
 
     fn own(folder: &Path, labels: &str) -> CheckArgs {
         image::GrayImage::from_pixel(60, 80, image::Luma([90])).save(folder.join("a.png")).expect("a fresh folder");
         let path = folder.join("labels.csv");
         fs::write(&path, labels).expect("a fresh folder");
         let sheet = Some(folder.join("sheet.png"));
-        CheckArgs { root: folder.to_owned(), layout: Layout::Own, labels: Some(path), sheet }
+        let layout = LayoutArgs { layout: Layout::Own, labels: Some(path), truth: Truth::Mean, fold: 1 };
+        CheckArgs { root: folder.to_owned(), layout, sheet }
     }
 
     #[test]

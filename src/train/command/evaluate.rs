@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::progress;
+use super::source::SourceArgs;
+use crate::geometry::LengthUnit;
 use crate::inference::Localizer;
 use crate::model::Bundle;
-use crate::train::datasets::{IsbiSplit, Truth, isbi};
-use crate::train::metrics::CEPHALOGRAM_THRESHOLDS_MM;
-use crate::train::{EVALUATION_FILE, Evaluation, FilmErrors, Protocol, Setting, TestedFilm, Unit, replace_file};
-use crate::train::{ErrorCurve, box_plot_svg, compare, cumulative_error_svg, evaluate};
+use crate::train::datasets::Split;
+use crate::train::{EVALUATION_FILE, Evaluation, FilmErrors, Protocol, Setting, TestedFilm, replace_file};
+use crate::train::{ErrorCurve, box_plot_svg, compare, cumulative_error_svg, evaluate, reliability_svg};
 
 /// What `landmark-train evaluate` is told.
 #[derive(Debug, Args)]
@@ -19,19 +21,18 @@ pub(super) struct EvaluateArgs {
     /// The bundle's directory.
     #[arg(long)]
     bundle: PathBuf,
-    /// The data set's root, in the layout of ISBI 2015.
-    #[arg(long)]
-    data: PathBuf,
-    /// Which films.
-    #[arg(long, value_enum, default_value = "test1")]
-    split: IsbiSplit,
-    /// Whose landmarks count as true.
-    #[arg(long, value_enum, default_value = "mean")]
-    truth: Truth,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Which films; where not given, the set's test films, or its validation films if there are none.
+    #[arg(long, value_enum)]
+    split: Option<Split>,
+    /// For the validation films: every how many groups the run held out.
+    #[arg(long, default_value_t = 8)]
+    hold_out_every: usize,
     /// How errors are counted.
     #[arg(long, value_enum, default_value = "exact")]
     protocol: Protocol,
-    /// A folder for evaluation.json, errors.csv, cumulative.svg and landmarks.svg.
+    /// A folder for evaluation.json, errors.csv, cumulative.svg, landmarks.svg and reliability.svg.
     #[arg(long)]
     out: Option<PathBuf>,
     /// Print the evaluation as one JSON object and nothing else on standard output.
@@ -58,7 +59,14 @@ impl EvaluateArgs {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let bundle = Bundle::open(&self.bundle)?;
         let mut localizer = Localizer::new(&bundle)?;
-        let films = isbi(&self.data, self.split, self.truth)?;
+        let source = self.source.source();
+        let split = self.split.unwrap_or(source.default_split());
+        let dataset = source.films(split, self.hold_out_every)?;
+        let (names, films) = (&bundle.manifest().landmarks, dataset.films);
+        if dataset.landmarks != *names {
+            bail!("the bundle finds {names:?}, the films are labelled with {:?}", dataset.landmarks);
+        }
+        let unit = LengthUnit::of(&films);
         let started = Instant::now();
         let bar = progress(films.len());
         let tested = evaluate(&mut localizer, &films, |done| bar.set_position(done as u64))?;
@@ -68,15 +76,21 @@ impl EvaluateArgs {
             model: format!("{} {}", manifest.name, manifest.version),
             sha256: manifest.network.sha256.clone(),
             protocol: self.protocol,
-            data: self.split.words().to_owned(),
-            truth: self.truth.words().to_owned(),
-            unit: Unit::Mm,
+            data: source.words(split, self.hold_out_every),
+            truth: source.truth_words().to_owned(),
+            unit,
         };
-        let errors = |film: &TestedFilm| FilmErrors { film: film.name.clone(), errors: film.errors_mm(self.protocol) };
+        let errors = |film: &TestedFilm| FilmErrors {
+            film: film.name.clone(),
+            errors: film.errors(self.protocol, unit),
+            angles: film.angles(),
+        };
         let per_film = tested.iter().map(errors).collect();
-        let evaluation = Evaluation::new(setting, &manifest.landmarks, per_film, &CEPHALOGRAM_THRESHOLDS_MM)?;
+        let evaluation = Evaluation::new(setting, names, per_film, unit.thresholds(source.layout))?;
         if let Some(out) = &self.out {
             write_evaluation(out, &evaluation)?;
+            let cases: Vec<_> = tested.iter().flat_map(TestedFilm::cases).flatten().collect();
+            replace_file(&out.join("reliability.svg"), &reliability_svg(&cases)?)?;
         }
         if self.json {
             println!("{}", serde_json::to_string(&evaluation)?);
@@ -90,11 +104,13 @@ impl EvaluateArgs {
 
 fn write_evaluation(out: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
     evaluation.write(out)?;
-    let (errors, unit) = (evaluation.errors(), evaluation.setting.unit);
-    let curve = ErrorCurve { name: &evaluation.setting.model, errors: errors.clone() };
-    let curve = cumulative_error_svg(&[curve], &CEPHALOGRAM_THRESHOLDS_MM, unit)?;
+    let unit = evaluation.setting.unit;
+    let curve = ErrorCurve { name: &evaluation.setting.model, errors: evaluation.errors() };
+    let thresholds: Vec<f64> = evaluation.sdr.iter().map(|rate| rate.within).collect();
+    let curve = cumulative_error_svg(&[curve], &thresholds, unit)?;
     replace_file(&out.join("cumulative.svg"), &curve)?;
-    replace_file(&out.join("landmarks.svg"), &box_plot_svg(&evaluation.landmarks(), &errors, unit)?)?;
+    let boxes = box_plot_svg(&evaluation.landmarks(), &evaluation.errors_by_landmark(), unit)?;
+    replace_file(&out.join("landmarks.svg"), &boxes)?;
     Ok(())
 }
 
@@ -120,8 +136,8 @@ mod tests {
 
     fn evaluation(offset: f64) -> Evaluation {
         let film = |i: u32| {
-            let errors = vec![1.0 + f64::from(i) / 10.0 + offset, 2.0 + offset];
-            FilmErrors { film: i.to_string(), errors }
+            let errors = vec![Some(1.0 + f64::from(i) / 10.0 + offset), Some(2.0 + offset)];
+            FilmErrors { film: i.to_string(), errors, angles: None }
         };
         let setting = Setting {
             model: "m 1.0.0".into(),
@@ -129,10 +145,10 @@ mod tests {
             protocol: Protocol::Exact,
             data: "d".into(),
             truth: "t".into(),
-            unit: Unit::Mm,
+            unit: LengthUnit::Mm,
         };
         let names = ["sella".to_owned(), "nasion".to_owned()];
-        Evaluation::new(setting, &names, (0..10).map(film).collect(), &CEPHALOGRAM_THRESHOLDS_MM).expect("sound")
+        Evaluation::new(setting, &names, (0..10).map(film).collect(), &[2.0, 4.0]).expect("sound")
     }
 
     #[test]

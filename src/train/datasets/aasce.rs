@@ -2,7 +2,7 @@
 //!
 //! Coordinates are whole pixels as they stand in the labels; whether they count from 0 or from 1 is not documented.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +57,8 @@ pub fn aasce(root: &Path, split: AasceSplit) -> Result<Dataset, DatasetError> {
     let mut table: Option<Table> = None;
     let mut films = Vec::new();
     let count = paths.len();
+    let names: BTreeSet<String> =
+        paths.iter().filter_map(|path| Some(format!("{}.mat", path.file_name()?.to_str()?))).collect();
     for path in paths {
         let file = path.file_name().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
         let name = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
@@ -95,6 +97,10 @@ pub fn aasce(root: &Path, split: AasceSplit) -> Result<Dataset, DatasetError> {
             left_out.join("; ")
         ));
     }
+    let extra = labels_without_film(&labels, &names);
+    if extra > 0 {
+        notes.push(format!("{extra} files in {} belong to no film", labels.display()));
+    }
     if !root.join(REPEATED).is_file() {
         notes.push(format!(
             "there is no {REPEATED} (two names a line, a tab between them): a film that occurs under two case numbers \
@@ -102,6 +108,13 @@ pub fn aasce(root: &Path, split: AasceSplit) -> Result<Dataset, DatasetError> {
         ));
     }
     Ok(Dataset { landmarks: MeasureSet::SpineAasce2019.landmarks(), films, notes })
+}
+
+/// The number of label files whose names are not among `expected`.
+fn labels_without_film(labels: &Path, expected: &BTreeSet<String>) -> usize {
+    let entries = fs::read_dir(labels).into_iter().flatten().flatten();
+    let files = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    files.filter(|file| file.ends_with(".mat") && !expected.contains(file)).count()
 }
 
 /// The images of a folder, in order of name.

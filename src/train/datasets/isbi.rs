@@ -1,5 +1,6 @@
 //! The ISBI 2015 lateral cephalograms (Wang et al. 2016): `RawImage/<set>/NNN.*`, one text file a film and reader.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -92,6 +93,25 @@ pub fn isbi(root: &Path, split: IsbiSplit, truth: Truth) -> Result<Vec<LabelledF
     paths.into_iter().map(|path| labelled(root, path, truth)).collect()
 }
 
+/// A note where readers have labelled films that none of the set's folders holds.
+#[must_use]
+pub fn labels_without_film(root: &Path) -> Vec<String> {
+    let stems = |folder: &Path| -> BTreeSet<String> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned())).collect()
+    };
+    let folders = fs::read_dir(root.join("RawImage")).into_iter().flatten().flatten();
+    let films: BTreeSet<String> = folders.flat_map(|folder| stems(&folder.path())).collect();
+    let mut notes = Vec::new();
+    for reader in ["400_senior", "400_junior", "400_challenge"] {
+        let extra: Vec<String> = stems(&root.join(reader)).difference(&films).cloned().collect();
+        if let (Some(first), Some(last)) = (extra.first(), extra.last()) {
+            notes.push(format!("{reader}: {} labels without a film, {first} to {last}", extra.len()));
+        }
+    }
+    notes
+}
+
 fn labelled(root: &Path, path: PathBuf, truth: Truth) -> Result<LabelledFilm, DatasetError> {
     let name = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
     let read = |reader: &str| landmarks(&root.join(reader).join(format!("{name}.txt")));
@@ -157,6 +177,14 @@ mod tests {
         assert_eq!(films.len(), 1);
         assert_eq!(films[0].name, "001");
         assert_eq!(films[0].landmarks, vec![Point::new(15.0, 22.5); 19]);
+    }
+
+    #[test]
+    fn labels_without_a_film_are_counted() {
+        let root = dataset(&"10,20\n".repeat(19), &"20,25\n".repeat(19));
+        assert_eq!(labels_without_film(root.path()), [""; 0]);
+        fs::write(root.path().join("400_junior/007.txt"), "").expect("a file in a fresh directory");
+        assert_eq!(labels_without_film(root.path()), ["400_junior: 1 labels without a film, 007 to 007"]);
     }
 
     #[test]

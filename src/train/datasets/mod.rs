@@ -8,6 +8,7 @@ mod generic_csv;
 mod hand;
 mod isbi;
 mod mat;
+mod source;
 mod vertebrae;
 
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ pub use aasce::{AasceSplit, aasce};
 pub use film::{Dataset, LabelledFilm, hold_out_groups};
 pub use generic::generic;
 pub use hand::{HAND_NAMES, HandPart, hand};
-pub use isbi::{ISBI_MM_PER_PX, IsbiSplit, Truth, isbi};
+pub use isbi::{ISBI_MM_PER_PX, IsbiSplit, Truth, isbi, labels_without_film};
+pub use source::{Layout, Source, Split};
 
 /// Why a data set could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,20 @@ pub enum DatasetError {
         problem: String,
         /// What to do about it.
         remedy: String,
+    },
+    /// The layout has no such part.
+    #[error("there is no split `{split}` in the layout `{}`; it has {}", layout.name(), layout.parts())]
+    NoSuchPart {
+        /// Which layout.
+        layout: Layout,
+        /// What was asked for.
+        split: Split,
+    },
+    /// Own films without labels.
+    #[error("{path}: own films need a file of labels, CSV or COCO keypoints; name it with --labels")]
+    NoLabels {
+        /// The films' folder.
+        path: PathBuf,
     },
     /// There is no film at all.
     #[error("{path} holds no film; expected {expected}")]

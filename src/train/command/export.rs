@@ -1,0 +1,152 @@
+//! `landmark-train export` and `agree`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::source::SourceArgs;
+use crate::geometry::LengthUnit;
+use crate::model::Training;
+use crate::train::datasets::{Layout, Source, Split, Truth};
+use crate::train::publish::{Publication, TestSet, publish};
+use crate::train::{TrainConfig, Weights, checkpoint};
+
+/// What `landmark-train export` is told.
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The run's folder.
+    #[arg(long)]
+    run: PathBuf,
+    /// For the golden film and the figures of the card.
+    #[command(flatten)]
+    films: SourceArgs,
+    /// The bundle's directory, named after the bundle; an older bundle there is replaced.
+    #[arg(long)]
+    out: PathBuf,
+    /// `major.minor.patch` of the bundle.
+    #[arg(long)]
+    bundle_version: String,
+    /// Where the weights started, for the card.
+    #[arg(long)]
+    initialisation: String,
+    /// How it was trained, for the card: commands, hardware, duration.
+    #[arg(long)]
+    procedure: String,
+    /// Terms of the weights; where not given, those that follow from the data set.
+    #[arg(long)]
+    licence: Option<String>,
+}
+
+/// What `landmark-train agree` is told.
+#[derive(Debug, Args)]
+pub(super) struct AgreeArgs {
+    /// The bundle's directory.
+    #[arg(long)]
+    bundle: PathBuf,
+    /// The run's folder.
+    #[arg(long)]
+    run: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// How many of the test films are compared.
+    #[arg(long, default_value_t = 20)]
+    films: usize,
+}
+
+/// A run's best weights and what the run was told.
+fn best_of(run: &Path) -> anyhow::Result<(Weights, TrainConfig)> {
+    let path = run.join("best.safetensors");
+    let (weights, metadata) = checkpoint::read(&path)?;
+    let config = metadata.get("config").with_context(|| format!("{}: no `config` in it", path.display()))?;
+    let config = toml::from_str(config).with_context(|| format!("{}", path.display()))?;
+    Ok((weights, config))
+}
+
+impl AgreeArgs {
+    #[cfg(not(feature = "torch"))]
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let Self { bundle, run, .. } = self;
+        bail!("comparing {} with {}: {}", bundle.display(), run.display(), super::NO_ENGINE)
+    }
+
+    #[cfg(feature = "torch")]
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        use crate::inference::TractDetector;
+        use crate::model::Bundle;
+        use crate::network::{Engine, EngineOptions};
+        use crate::train::{Agreement, agree};
+
+        let bundle = Bundle::open(&self.bundle)?;
+        let (weights, config) = best_of(&self.run)?;
+        let landmarks = bundle.manifest().landmarks.len();
+        let mut detector = TractDetector::new(bundle.network(), bundle.manifest().network.frame, landmarks)?;
+        let options = EngineOptions { seed: 0, flow: config.flow, threads: 1, average_decay: 0.0, bf16: Some(false) };
+        let mut engine = Engine::new(config.architecture(landmarks), options)?;
+        engine.load_weights(&weights)?;
+        let source = self.source.source();
+        let mut films = source.films(source.default_split(), config.hold_out_every)?.films;
+        films.truncate(self.films);
+        let Agreement { mean_px, max_px } = agree(&mut engine, &mut detector, &films)?;
+        println!(
+            "{} films: the frame's landmarks differ by {mean_px:.4} px on average, {max_px:.4} px at most",
+            films.len()
+        );
+        Ok(())
+    }
+}
+
+impl ExportArgs {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let (weights, config) = best_of(&self.run)?;
+        let name = self.out.file_name().and_then(|name| name.to_str()).context("--out has no name")?;
+        let source = self.films.source();
+        let (dataset, validation) = source.training(config.hold_out_every)?;
+        let tests = tests(&source, config.hold_out_every)?;
+        let training = Training {
+            data: format!("{}, truth: {}", source.words(Split::Train, config.hold_out_every), source.truth_words()),
+            films: u32::try_from(dataset.films.len())?,
+            initialisation: self.initialisation.clone(),
+            procedure: self.procedure.clone(),
+        };
+        let publication = Publication {
+            name,
+            version: &self.bundle_version,
+            weights: &weights,
+            config: &config,
+            landmarks: &dataset.landmarks,
+            anatomy: source.anatomy(),
+            licence: self.licence.as_deref().unwrap_or(source.licence()),
+            training,
+            atlas_films: &dataset.films,
+            validation: &validation,
+            tests: &tests,
+        };
+        publish(&self.out, &publication)?;
+        println!("{}", self.out.display());
+        Ok(())
+    }
+}
+
+/// What a bundle is measured on: the set's test films, of ISBI against two truths.
+fn tests(source: &Source, every: usize) -> anyhow::Result<Vec<TestSet>> {
+    let split = source.default_split();
+    let truths: &[Truth] =
+        if source.layout == Layout::Isbi { &[Truth::Mean, Truth::Challenge] } else { &[source.truth] };
+    let test = |&truth: &Truth| {
+        let source = Source { truth, ..source.clone() };
+        let films = source.films(split, every)?.films;
+        if films.is_empty() {
+            bail!("{} holds no film to measure on", source.words(split, every));
+        }
+        let unit = LengthUnit::of(&films);
+        Ok(TestSet {
+            data: source.words(split, every),
+            truth: source.truth_words().to_owned(),
+            unit,
+            thresholds: unit.thresholds(source.layout).to_vec(),
+            films,
+        })
+    };
+    truths.iter().map(test).collect()
+}

@@ -1,0 +1,201 @@
+//! A user's own films, from their labels to a bundle, through the real `landmark-train` and its engine; and a run that
+//! is killed again and again.
+#![cfg(feature = "torch")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use landmarkd::train::{METRICS_FILE, checkpoint};
+
+const FILMS: usize = 24;
+const LANDMARKS: [&str; 3] = ["left", "right", "tip"];
+
+/// Films on which three discs of different brightness lie, moved from film to film, and their labels.
+fn films(folder: &Path) -> PathBuf {
+    let mut labels = format!("file,{},group\n", LANDMARKS.map(|name| format!("{name}_x,{name}_y")).join(","));
+    for i in 0..FILMS {
+        let (dx, dy) = ((i * 7 % 24) as f32, (i * 11 % 30) as f32);
+        let centres = [(30.0 + dx, 40.0 + dy, 90u8), (70.0 + dx, 36.0 + dy, 170), (48.0 + dx, 92.0 + dy, 250)];
+        let film = image::GrayImage::from_fn(128, 160, |x, y| {
+            let disc = centres.iter().find(|(cx, cy, _)| (x as f32 - cx).hypot(y as f32 - cy) < 8.0);
+            image::Luma([disc.map_or(20, |(_, _, value)| *value)])
+        });
+        film.save(folder.join(format!("film{i:02}.png"))).expect("a fresh folder");
+        let points = centres.map(|(x, y, _)| format!("{x},{y}")).join(",");
+        labels += &format!("film{i:02}.png,{points},patient{}\n", i / 2);
+    }
+    let path = folder.join("labels.csv");
+    fs::write(&path, labels).expect("a fresh folder");
+    path
+}
+
+fn config(folder: &Path, epochs: usize) -> PathBuf {
+    let path = folder.join(format!("{epochs}.toml"));
+    let text = format!(
+        "batch = 3\nepochs = {epochs}\nlr = 1e-3\nlr_end_factor = 0.05\nseed = 3\naverage_decay = 0.9\n\
+         heatmap_relu = false\nhold_out_every = 4\nvalidate_every = 2\n\
+         frame = {{ width = 64, height = 96, enlargement = 1.1 }}\n\
+         [augment]\nscale = [0.9, 1.1]\nrotation_deg = 10.0\nshift = 0.05\nelastic = 0.02\n"
+    );
+    fs::write(&path, text).expect("a fresh folder");
+    path
+}
+
+fn trainer(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landmark-train"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    trainer(arguments).output().expect("landmark-train starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What it said on standard error.
+fn text_of(output: &Output) -> String {
+    text(&output.stderr)
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("the test's folder is UTF-8")
+}
+
+#[test]
+fn own_films_become_a_bundle_that_finds_their_landmarks() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let labels = films(root.path());
+    let data = ["--data", path(root.path()), "--layout", "own", "--labels", path(&labels)];
+    succeeds(&["data", "check", path(root.path()), "--layout", "own", "--labels", path(&labels)]);
+
+    let (first, second) = (root.path().join("run"), root.path().join("more"));
+    let bundle = root.path().join("discs-nfdp");
+    let train = |out: &Path, epochs: usize, more: &[&str]| {
+        let config = config(root.path(), epochs);
+        succeeds(&[&["train"], data.as_slice(), &["--out", path(out), "--config", path(&config)], more].concat())
+    };
+    train(&first, 20, &[]);
+    let export = ["--out", path(&bundle), "--bundle-version", "0.1.0", "--initialisation", "He", "--procedure", "test"];
+    succeeds(&[["export", "--run", path(&first)].as_slice(), &data, &export].concat());
+    let evaluate = |bundle: &Path| -> serde_json::Value {
+        let options = ["--split", "validation", "--hold-out-every", "4", "--json"];
+        let out = succeeds(&[["evaluate", "--bundle", path(bundle)].as_slice(), &data, &options].concat());
+        serde_json::from_str(&out).expect("one JSON object")
+    };
+    let evaluation = evaluate(&bundle);
+    assert_eq!((evaluation["films"].as_u64(), evaluation["setting"]["unit"].as_str()), (Some(6), Some("px")));
+    let mre = evaluation["mre"].as_f64().expect("a number");
+    assert!(mre < 4.0, "{mre} px on films of 128x160");
+    let card = fs::read_to_string(bundle.join("README.md")).expect("the card");
+    assert!(card.contains("Localizes 3 landmarks on the user's own films") && card.contains("| tip |"), "{card}");
+
+    let agreement = succeeds(&[["agree", "--bundle", path(&bundle), "--run", path(&first)].as_slice(), &data].concat());
+    let most = agreement.split(" px at most").next().and_then(|text| text.rsplit(' ').next()).expect("a figure");
+    assert!(most.parse::<f64>().expect("a number") < 0.05, "{agreement}");
+
+    // Two epochs from the bundle start where it stood, not afresh.
+    train(&second, 2, &["--init", path(&bundle), "--lr", "1e-5"]);
+    let metrics = fs::read_to_string(second.join(METRICS_FILE)).expect("the record");
+    let last = metrics.lines().last().expect("a line an epoch").split(',').nth(5).expect("the error's column");
+    assert!((last.parse::<f64>().expect("a number") - mre).abs() < 1.0, "{mre} px before, then {metrics}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_the_films_and_the_last_good_state() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let labels = films(root.path());
+    let config = config(root.path(), 4);
+    let text = fs::read_to_string(&config).expect("just written").replace("lr = 1e-3", "lr = 1e30");
+    fs::write(&config, text).expect("a fresh folder");
+    let out = root.path().join("run");
+    let films = ["--data", path(root.path()), "--layout", "own", "--labels", path(&labels)];
+    let output = run(&[["train", "--out", path(&out), "--config", path(&config)].as_slice(), &films].concat());
+    let message = text_of(&output);
+    assert!(!output.status.success(), "{message}");
+    assert!(message.contains("the loss is not finite in epoch ") && message.contains("film"), "{message}");
+    assert!(
+        message.contains(&format!("the last good state is {}", out.join("last.safetensors").display())),
+        "{message}"
+    );
+    checkpoint::read(&out.join("last.safetensors")).expect("the state before it");
+}
+
+/// Weights and record of a run, without what depends on the clock.
+fn outcome(run: &Path) -> (Vec<BTreeMap<String, landmarkd::train::Array>>, Vec<String>) {
+    let weights = ["last.safetensors", "best.safetensors"];
+    let weights = weights.map(|file| checkpoint::read(&run.join(file)).expect("a finished run").0).to_vec();
+    let metrics = fs::read_to_string(run.join(METRICS_FILE)).expect("the record");
+    let timeless = |line: &str| {
+        let columns: Vec<&str> = line.split(',').collect();
+        [&columns[..3], &columns[5..]].concat().join(",")
+    };
+    (weights, metrics.lines().map(timeless).collect())
+}
+
+fn wait(child: &mut Child, for_: Duration) -> bool {
+    let until = Instant::now() + for_;
+    while Instant::now() < until {
+        if child.try_wait().expect("the child is ours").is_some() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let labels = films(root.path());
+    let config = config(root.path(), 4);
+    let start = |out: &Path, resume: bool| {
+        let films = ["--data", path(root.path()), "--layout", "own", "--labels", path(&labels)];
+        let fresh = [["train", "--out", path(out), "--config", path(&config)].as_slice(), &films].concat();
+        let arguments = if resume { vec!["resume", path(out)] } else { fresh };
+        // A checkpoint after every step: a kill may fall into the writing of one.
+        trainer(&[arguments.as_slice(), &["--checkpoint-minutes", "0"]].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("landmark-train starts")
+    };
+    let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
+    let began = Instant::now();
+    assert!(start(&whole, false).wait().expect("the child is ours").success());
+    let duration = began.elapsed();
+
+    let mut kills = 0;
+    loop {
+        let mut child = start(&killed, killed.exists());
+        // Later each time, so that the run ends in the end; the odd share moves the kill through a step.
+        let patience = duration.mul_f64(0.31 + 0.17 * f64::from(kills));
+        if wait(&mut child, patience) {
+            assert!(child.wait().expect("the child is ours").success());
+            break;
+        }
+        child.kill().expect("SIGKILL");
+        child.wait().expect("the child is ours");
+        kills += 1;
+        assert!(kills < 40, "the run does not come to an end");
+    }
+    assert!(kills >= 2, "killed {kills} times only");
+    assert_eq!(outcome(&whole), outcome(&killed), "after {kills} kills");
+    let again = run(&["train", "--data", path(root.path()), "--out", path(&whole)]);
+    assert!(!again.status.success());
+    let message = text_of(&again);
+    assert!(message.contains("whole exists, and a run is never overwritten"), "{message}");
+}
