@@ -43,10 +43,10 @@ def check_against_golden(path):
     return worst
 
 
-def nfdp_frame(gray, width, height):
+def nfdp_frame(gray, width, height, enlargement):
     """The network's 8-bit input of a film, as src/radiograph/frame.rs makes it, and the frame's scale and shift."""
     rows, columns = gray.shape
-    scale = width / (max(columns, rows * width / height) * 1.25)
+    scale = width / (max(columns, rows * width / height) * enlargement)
     factor = int(np.clip(np.floor(1 / scale / 1.5 + 0.5), 1, min(rows, columns)))
     padded = np.full((-(-rows // factor) * factor, -(-columns // factor) * factor), np.nan)
     padded[:rows, :columns] = gray.astype(np.float64) * 257
@@ -75,8 +75,9 @@ def check_bundle(directory):
     golden = directory / manifest["golden"]["file"]
     for data, entry in ((network, manifest["network"]), (golden.read_bytes(), manifest["golden"])):
         assert hashlib.sha256(data).hexdigest() == entry["sha256"], f"{entry['file']} is not the manifest's"
-    width, height = manifest["network"]["frame"]["width"], manifest["network"]["frame"]["height"]
-    frame, scale, shift = nfdp_frame(np.array(Image.open(golden).convert("L")), width, height)
+    stated = manifest["network"]["frame"]
+    width, height, enlargement = stated["width"], stated["height"], stated.get("enlargement", 1.25)
+    frame, scale, shift = nfdp_frame(np.array(Image.open(golden).convert("L")), width, height, enlargement)
     coordinates, _ = session(network)(frame)
     expected = np.array([[p["x"], p["y"]] for p in manifest["golden"]["expected_px"]]) * scale + shift
     return np.hypot(*((coordinates[0] + 0.5) * [width, height] - expected).T).max()
