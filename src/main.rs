@@ -4,9 +4,10 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
-use landmarkd::cli::{Arguments, Exit};
+use landmarkd::cli::{Arguments, Exit, panics};
 
 fn main() -> ExitCode {
+    panics::tell_places_only();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(help) => {

@@ -19,7 +19,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use daemon::{DRAIN, Home, Partial};
 use films::{Kind, film, sha256, sop_instance};
@@ -155,6 +155,31 @@ async fn a_daemon_killed_at_any_step_publishes_one_event_a_film() {
     let ids: BTreeSet<_> = witness.events().iter().map(|event| event["id"].as_str()).collect();
     assert_eq!(ids.len(), films.len());
     assert_eq!(witness.on("error").count(), 0);
+}
+
+#[tokio::test]
+async fn films_of_impossible_times_are_published_and_delay_no_other() {
+    const YEAR: Duration = Duration::from_secs(31_556_952);
+    let Some(broker) = plain_broker() else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let (old, ordinary, coming) = (film(Kind::Png, 0), film(Kind::Png, 1), film(Kind::Png, 2));
+    // The oldest is the first to be taken.
+    home.drop_film_of("old.png", &old, SystemTime::UNIX_EPOCH - YEAR);
+    home.drop_film_of("coming.png", &coming, SystemTime::UNIX_EPOCH + 200 * YEAR);
+    home.drop_film("ordinary.png", &ordinary);
+    let daemon = home.start();
+    for film in [&old, &coming, &ordinary] {
+        witness.result_of(&sha256(film)).await;
+    }
+    assert_eq!(daemon.stopped().code(), Some(0));
+    let acquired = |film: &[u8]| {
+        let identity = sha256(film);
+        let event = witness.results_of(&identity).next().expect("heard");
+        event["acquiredtime"].as_str().expect("a time").to_owned()
+    };
+    assert_eq!(acquired(&old), "1970-01-01T00:00:00.000Z");
+    assert!(acquired(&coming).starts_with("2169-12-"), "{}", acquired(&coming));
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! What happens to a film's file once its result is durable: nothing, unless the settings say so (R13).
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, FileTimes, Permissions};
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
@@ -70,7 +71,7 @@ fn apply(after: &AfterPublish, root: &Root, path: &Path, source: &FilmSource) ->
     }
 }
 
-/// A move between file systems: the copy is durable before the source goes.
+/// A move between file systems: the copy is durable before the source goes, and has its mode and times.
 fn copy(
     from: &std::os::fd::OwnedFd,
     name: &std::ffi::OsStr,
@@ -80,8 +81,14 @@ fn copy(
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut source = File::from(openat(from, name, read, Mode::empty())?);
-    let mut target = File::from(openat(to, free, create, Mode::RUSR | Mode::WUSR | Mode::RGRP)?);
-    let copied = io::copy(&mut source, &mut target).and_then(|_| target.sync_all());
+    let before = source.metadata()?;
+    let mut target = File::from(openat(to, free, create, Mode::RUSR | Mode::WUSR)?);
+    let copied = io::copy(&mut source, &mut target).and_then(|_| {
+        // The mode of the open is cut by the umask; this one is not. Special bits are not for copies.
+        target.set_permissions(Permissions::from_mode(before.mode() & 0o777))?;
+        target.set_times(FileTimes::new().set_accessed(before.accessed()?).set_modified(before.modified()?))?;
+        target.sync_all()
+    });
     if let Err(error) = copied {
         unlinkat(to, free, AtFlags::empty())?;
         return Err(error);
@@ -144,11 +151,19 @@ mod tests {
     fn a_move_across_file_systems_is_a_copy_and_a_removal() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         film(folder.path(), "a.png", b"film");
+        let source = File::options().write(true).open(folder.path().join("a.png")).expect("ours");
+        let taken = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_234_567_890);
+        // 0666 is more than any usual umask leaves.
+        source.set_permissions(Permissions::from_mode(0o666)).expect("ours");
+        source.set_modified(taken).expect("ours");
         fs::create_dir(folder.path().join("target")).expect("writable");
         let from = Root::open(folder.path()).expect("it is there").folder(Path::new("")).expect("it is there");
         let to = Root::open(&folder.path().join("target")).expect("it is there").folder(Path::new("")).expect("there");
         copy(&from, "a.png".as_ref(), &to, "b.png".as_ref()).expect("writable");
         assert!(!folder.path().join("a.png").exists());
-        assert_eq!(fs::read(folder.path().join("target/b.png")).expect("readable"), b"film");
+        let moved = folder.path().join("target/b.png");
+        assert_eq!(fs::read(&moved).expect("readable"), b"film");
+        let moved = fs::metadata(&moved).expect("it is there");
+        assert_eq!((moved.mode() & 0o7777, moved.modified().expect("kept")), (0o666, taken));
     }
 }

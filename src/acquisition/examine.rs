@@ -50,6 +50,8 @@ pub(super) fn examine(
         Ok(bytes) => bytes,
         Err(ReadError::Changed) => return Ok(Examined::Changed),
         Err(ReadError::Gone | ReadError::NotRegular) => return Ok(Examined::Gone),
+        // Whoever writes it may not be through: each state that rests for a moment would be refused anew.
+        Err(ReadError::TooLarge { .. }) if !*last => return Ok(Examined::Incomplete),
         Err(ReadError::TooLarge { found, limit }) => {
             return refuse(FilmSource::unread(path, file), Refusal::TooLarge { bytes: found, limit });
         }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::FilmId;
 use crate::disposition::Disposition;
-use crate::report::Stage;
+use crate::report::{Stage, rfc3339};
 
 /// Entries kept.
 const MAX_ENTRIES: usize = 200;
@@ -71,7 +71,6 @@ impl Reason {
     /// A reason with this daemon's version and the times in their written form.
     #[must_use]
     pub fn new(film: FilmId, stage: Stage, errors: Vec<String>, attempts: u32, acquired: SystemTime) -> Self {
-        let written = |time| humantime::format_rfc3339_seconds(time).to_string();
         Self {
             stage,
             errors,
@@ -79,8 +78,8 @@ impl Reason {
             sha256: film.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: None,
-            acquired: written(acquired.max(SystemTime::UNIX_EPOCH)),
-            quarantined: written(SystemTime::now().max(SystemTime::UNIX_EPOCH)),
+            acquired: rfc3339(acquired),
+            quarantined: rfc3339(SystemTime::now()),
         }
     }
 }
@@ -198,7 +197,7 @@ mod tests {
         let text = fs::read_to_string(entry.join(REASON)).expect("readable");
         let told: Reason = serde_json::from_str(&text).expect("JSON");
         assert_eq!((told.attempts, told.sha256, told.stage), (3, film.to_string(), Stage::Decode));
-        assert_eq!(told.acquired, "1970-01-02T00:00:00Z");
+        assert_eq!(told.acquired, "1970-01-02T00:00:00.000Z");
         for (name, mode) in [("", 0o700), (FILM, 0o600), (REASON, 0o600)] {
             let found = fs::metadata(entry.join(name)).expect("it is there").permissions().mode() & 0o777;
             assert_eq!(found, mode, "{name}");

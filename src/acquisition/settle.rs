@@ -3,8 +3,9 @@
 //! A file is due once its identity (size, times, inode) has stayed the same for `pause` (R4b). What the examination
 //! then says decides: taken, held until it changes or `patience` has passed (R4c), or tried again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::identity::FileIdentity;
@@ -13,11 +14,18 @@ use super::identity::FileIdentity;
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(300);
 
 /// The files that were seen and are neither taken nor refused yet.
+///
+/// It is asked after every event in the folder, and the folder may hold ten thousand files: no question costs more
+/// than its answer.
 #[derive(Debug)]
 pub struct Settle {
     pause: Duration,
     patience: Duration,
-    files: HashMap<PathBuf, Candidate>,
+    files: HashMap<Arc<Path>, Candidate>,
+    /// The files in [`Phase::Waiting`], the next to fall due first.
+    waiting: BTreeSet<(Instant, Arc<Path>)>,
+    /// The files in [`Phase::Ready`] by their modification time, the oldest first.
+    ready: BTreeSet<(i64, Arc<Path>)>,
 }
 
 /// A file that should be examined now.
@@ -31,7 +39,7 @@ pub struct Due {
     pub last: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Candidate {
     file: FileIdentity,
     seen: Instant,
@@ -39,10 +47,12 @@ struct Candidate {
     phase: Phase,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Examined at the earliest then.
     Waiting { until: Instant },
+    /// That time came, and there was no room for it yet.
+    Ready,
     /// Handed out by [`Settle::due`].
     Examining,
 }
@@ -51,7 +61,13 @@ impl Settle {
     /// No file seen yet; `pause` before a file is read, `patience` before an incomplete one is given up.
     #[must_use]
     pub fn new(pause: Duration, patience: Duration) -> Self {
-        Self { pause, patience: patience.max(pause), files: HashMap::new() }
+        Self {
+            pause,
+            patience: patience.max(pause),
+            files: HashMap::new(),
+            waiting: BTreeSet::new(),
+            ready: BTreeSet::new(),
+        }
     }
 
     /// Changes the pause for files seen from now on: the folder turned out to lie on another file system.
@@ -65,27 +81,40 @@ impl Settle {
         let changed = Candidate { file, seen: now, changed: now, phase: Phase::Waiting { until: now + self.pause } };
         match self.files.get_mut(path) {
             Some(known) if known.file == file => known.seen = now,
-            Some(known) => *known = changed,
-            None => {
-                self.files.insert(path.to_path_buf(), changed);
+            _ => {
+                self.forget(path);
+                let path: Arc<Path> = path.into();
+                self.waiting.insert((now + self.pause, Arc::clone(&path)));
+                self.files.insert(path, changed);
             }
         }
     }
 
     /// The file is taken, refused, known already, or gone.
     pub fn forget(&mut self, path: &Path) {
-        self.files.remove(path);
+        if let Some((path, candidate)) = self.files.remove_entry(path) {
+            self.unlist(&path, &candidate);
+        }
     }
 
     /// The folder is gone, and so are all its files.
     pub fn clear(&mut self) {
         self.files.clear();
+        self.waiting.clear();
+        self.ready.clear();
     }
 
     /// A scan that began at `started` went through the whole folder and met only `present`.
     pub fn only(&mut self, present: &HashSet<PathBuf>, started: Instant) {
         // What was seen after it began may be newer than the scan.
-        self.files.retain(|path, candidate| candidate.seen >= started || present.contains(path));
+        let gone = |path: &Path, candidate: &Candidate| candidate.seen < started && !present.contains(path);
+        let gone: Vec<Arc<Path>> = self
+            .files
+            .iter()
+            .filter(|(path, candidate)| gone(path, candidate))
+            .map(|(path, _)| Arc::clone(path))
+            .collect();
+        gone.iter().for_each(|path| self.forget(path));
     }
 
     /// Whether the file is still in the state that was handed out by [`Settle::due`].
@@ -97,21 +126,19 @@ impl Settle {
     /// The examination found it incomplete: it is looked at again when it changes, or for the last time when
     /// `patience` has passed.
     pub fn hold(&mut self, path: &Path) {
-        let patience = self.patience;
-        if let Some(candidate) = self.files.get_mut(path) {
-            candidate.phase = Phase::Waiting { until: candidate.changed + patience };
+        if let Some(candidate) = self.files.get(path) {
+            self.wait(path, candidate.changed + self.patience);
         }
     }
 
     /// The examination failed for a reason that may pass: it is tried again, the later the longer this lasts, and for
     /// the last time when `patience` has passed.
     pub fn retry(&mut self, path: &Path, now: Instant) {
-        let (pause, patience) = (self.pause, self.patience);
-        if let Some(candidate) = self.files.get_mut(path) {
+        if let Some(candidate) = self.files.get(path) {
             let waited = now.saturating_duration_since(candidate.changed);
-            let again = now + pause.max(waited / 4).min(MAX_RETRY_PAUSE.max(pause));
-            let last = candidate.changed + patience;
-            candidate.phase = Phase::Waiting { until: if now < last { again.min(last) } else { again } };
+            let again = now + self.pause.max(waited / 4).min(MAX_RETRY_PAUSE.max(self.pause));
+            let last = candidate.changed + self.patience;
+            self.wait(path, if now < last { again.min(last) } else { again });
         }
     }
 
@@ -120,33 +147,27 @@ impl Settle {
     /// `cost` says how many of its bytes a file of some size will take. A file too large for what is left of `bytes`
     /// does not hold up the smaller ones behind it (R11).
     pub fn due(&mut self, now: Instant, files: usize, mut bytes: u64, cost: impl Fn(u64) -> u64) -> Vec<Due> {
-        let mut due: Vec<(&PathBuf, &mut Candidate)> =
-            self.files.iter_mut().filter(|(_, candidate)| candidate.is_due(now)).collect();
-        due.sort_by(|a, b| (a.1.file.mtime_ns, a.0).cmp(&(b.1.file.mtime_ns, b.0)));
-        let mut out = Vec::new();
-        for (path, candidate) in due {
-            if out.len() == files {
+        while let Some((_, path)) = self.waiting.first().filter(|(until, _)| *until <= now).cloned() {
+            self.set_phase(&path, Phase::Ready);
+        }
+        let mut taken = Vec::new();
+        for (_, path) in &self.ready {
+            if taken.len() == files {
                 break;
             }
-            let Some(left) = bytes.checked_sub(cost(candidate.file.size)) else { continue };
+            let Some(left) = self.files.get(path).and_then(|known| bytes.checked_sub(cost(known.file.size))) else {
+                continue;
+            };
             bytes = left;
-            candidate.phase = Phase::Examining;
-            let last = now >= candidate.changed + self.patience;
-            out.push(Due { path: path.clone(), file: candidate.file, last });
+            taken.push(Arc::clone(path));
         }
-        out
+        taken.into_iter().filter_map(|path| self.take(&path, now)).collect()
     }
 
-    /// When the next file falls due; the past if one is.
+    /// When the next file falls due; of those that are due already and found no room nothing is said.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        self.files
-            .values()
-            .filter_map(|candidate| match candidate.phase {
-                Phase::Waiting { until } => Some(until),
-                Phase::Examining => None,
-            })
-            .min()
+        self.waiting.first().map(|(until, _)| *until)
     }
 
     /// How many files are waiting or being examined.
@@ -160,11 +181,41 @@ impl Settle {
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
-}
 
-impl Candidate {
-    fn is_due(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Waiting { until } if until <= now)
+    fn take(&mut self, path: &Arc<Path>, now: Instant) -> Option<Due> {
+        self.set_phase(path, Phase::Examining);
+        let known = self.files.get(path)?;
+        Some(Due { path: path.to_path_buf(), file: known.file, last: now >= known.changed + self.patience })
+    }
+
+    fn wait(&mut self, path: &Path, until: Instant) {
+        if let Some((path, _)) = self.files.get_key_value(path) {
+            let path = Arc::clone(path);
+            self.set_phase(&path, Phase::Waiting { until });
+        }
+    }
+
+    /// Moves a file from the list of its old phase to that of the new one.
+    fn set_phase(&mut self, path: &Arc<Path>, phase: Phase) {
+        let Some(candidate) = self.files.get_mut(path) else { return };
+        let before = *candidate;
+        candidate.phase = phase;
+        match phase {
+            Phase::Waiting { until } => drop(self.waiting.insert((until, Arc::clone(path)))),
+            Phase::Ready => drop(self.ready.insert((before.file.mtime_ns, Arc::clone(path)))),
+            Phase::Examining => {}
+        }
+        if before.phase != phase {
+            self.unlist(path, &before);
+        }
+    }
+
+    fn unlist(&mut self, path: &Arc<Path>, candidate: &Candidate) {
+        match candidate.phase {
+            Phase::Waiting { until } => drop(self.waiting.remove(&(until, Arc::clone(path)))),
+            Phase::Ready => drop(self.ready.remove(&(candidate.file.mtime_ns, Arc::clone(path)))),
+            Phase::Examining => {}
+        }
     }
 }
 
@@ -289,6 +340,29 @@ mod tests {
         assert_eq!(names(settle.due(now, 9, 1000, cost)), ["early", "late"]);
         assert_eq!(names(settle.due(now, 9, 1000, cost)), ["huge"]);
         assert_eq!(settle.next(), None);
+    }
+
+    #[test]
+    fn ten_thousand_files_without_room_for_them_cost_nothing() {
+        let start = Instant::now();
+        let mut settle = Settle::new(Duration::ZERO, PATIENCE);
+        for i in 0..10_000_i64 {
+            settle.sighted(Path::new(&format!("film-{i}")), FileIdentity { mtime_ns: 10_000 - i, ..file(1) }, start);
+        }
+        assert_eq!(due(&mut settle, start).len(), 10, "as many as asked for, out of all");
+        // Each of these would take a millisecond and more if it went through all files.
+        let asked = Instant::now();
+        let looked_at = std::cell::Cell::new(0);
+        for _ in 0..10_000 {
+            assert!(settle.due(start, 0, 1000, |size| size).is_empty());
+            assert_eq!(settle.next(), None);
+            settle.due(start, 1, 1000, |size| {
+                looked_at.set(looked_at.get() + 1);
+                size
+            });
+        }
+        assert_eq!((looked_at.get(), settle.len()), (9_990, 10_000), "each file was weighed once, when it was taken");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     }
 
     #[test]

@@ -69,9 +69,15 @@ pub enum AcquisitionError {
     /// Nobody takes films any more.
     #[error("the pipeline is gone")]
     PipelineGone,
-    /// A job panicked.
-    #[error("watching the folder failed: {0}")]
-    Panicked(#[from] JoinError),
+    /// A job panicked; with what words is not told, they may quote a file (R31).
+    #[error("a look at the folder panicked")]
+    Panicked,
+}
+
+impl From<JoinError> for AcquisitionError {
+    fn from(_: JoinError) -> Self {
+        Self::Panicked
+    }
 }
 
 impl AcquisitionError {
@@ -282,7 +288,7 @@ impl Folder {
             Some(_) => now + STALLED,
             None => self.next_round,
         };
-        // A file that is due and not being examined waits for room, which a job or the pipeline makes.
+        // What is due already waits for room, which a job or the pipeline makes.
         self.settle.next().filter(|&due| due > now).map_or(round, |due| due.min(round))
     }
 

@@ -12,6 +12,7 @@ mod exit;
 mod film_files;
 mod film_variant;
 pub mod logging;
+pub mod panics;
 pub mod predict;
 pub mod run;
 pub mod schema;

@@ -106,7 +106,7 @@ impl Session {
                         return Err(match ended {
                             Ok(Ok(())) => service("the daemon has ended".to_owned()),
                             Ok(Err(failure)) => failure,
-                            Err(panic) => Failure::new(Exit::Bug, panic),
+                            Err(_) => Failure::new(Exit::Bug, "the daemon panicked"),
                         });
                     }
                 }
@@ -124,7 +124,7 @@ impl Session {
     /// Why it ended, where not as told.
     pub(super) async fn stop(self) -> Result<(), Failure> {
         self.shutdown.cancel();
-        self.daemon.await.map_err(|panic| Failure::new(Exit::Bug, panic))?
+        self.daemon.await.map_err(|_| Failure::new(Exit::Bug, "the daemon panicked"))?
     }
 }
 

@@ -105,7 +105,12 @@ pub(super) const KEYS: &[Key] = &[
     key("result.require_subscriber", Allowed::Flag, "true holds a result until somebody has taken it"),
     key("result.fresh_s", Allowed::Whole(1, 604_800, "seconds"), "300 suits most sites"),
     key("result.token_key_file", Allowed::SecretFile, SECRET_REMEDY),
-    key("daemon.drain_s", Allowed::Whole(1, 600, "seconds"), "keep it below TimeoutStopSec= of the unit"),
+    key(
+        "daemon.drain_s",
+        Allowed::Whole(1, 600, "seconds"),
+        "a film in hand and then the broker may take that long each: keep twice this and 3 s more below \
+         TimeoutStopSec= of the unit",
+    ),
     key(
         "log.filter",
         Allowed::Text("an EnvFilter directive, such as \"info,landmarkd=debug\"", is_filter),

@@ -24,6 +24,9 @@ use crate::outbox::Outbox;
 use crate::report::{Info, Origin, Topics};
 use crate::store::Store;
 
+/// A panic's own words may quote a film (R31); the journal has its place in the source.
+const PANICKED: &str = "a part of the daemon panicked";
+
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -45,7 +48,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         let settings = settings.clone();
         move || open(&settings)
     });
-    let state = state.await.map_err(|e| DaemonError::Failed(e.into()))?.map_err(DaemonError::Failed)?;
+    let state = state.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Failed)?;
     let Prepared { bundle, topics } = prepared;
     let analyst = ready_analyst(&settings, bundle, &state.store).await?;
     supervise(settings, topics, state, analyst, shutdown).await.map_err(DaemonError::Failed)
@@ -125,7 +128,7 @@ async fn supervise(
     };
     let (film_sender, film_receiver) = mpsc::channel(1);
     let (folder_sender, folder_receiver) = watch::channel(FolderState::Starting);
-    let (link_sender, link_receiver) = watch::channel(LinkState::default());
+    let link_sender = watch::Sender::new(LinkState::default());
     let drain = settings.daemon.drain;
 
     let mut intake = JoinSet::new();
@@ -140,7 +143,6 @@ async fn supervise(
         let run = publisher.run(condition.subscribe(), link_sender, no_more_events.clone(), drain);
         async { Ok(run.await?) }
     }));
-    delivery.spawn(log_link(link_receiver, no_more_events.clone()));
     delivery.spawn({
         let (condition, stop) = (Arc::clone(&condition), no_more_events.clone());
         let folder = folder_receiver.clone();
@@ -194,7 +196,7 @@ async fn ready_analyst(settings: &Settings, bundle: Bundle, store: &Store) -> Re
         return_freed_memory();
         Ok(analyst)
     });
-    tried.await.map_err(|panic| DaemonError::Failed(panic.into()))?.map_err(DaemonError::Unfit)
+    tried.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Unfit)
 }
 
 /// Gives the system back what loading a network has freed: its file, its graph and its plain kernels, about a hundred
@@ -234,7 +236,7 @@ async fn early_end(parties: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
         match parties.join_next().await {
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(error))) => return error,
-            Some(Err(panic)) => return panic.into(),
+            Some(Err(_)) => return anyhow!(PANICKED),
             None => return anyhow!("every party ended although no stop was asked for"),
         }
     }
@@ -243,7 +245,7 @@ async fn early_end(parties: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
 async fn join_all(parties: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut first = Ok(());
     while let Some(ended) = parties.join_next().await {
-        first = first.and(ended.map_err(anyhow::Error::from).and_then(|result| result));
+        first = first.and(ended.unwrap_or_else(|_| Err(anyhow!(PANICKED))));
     }
     first
 }
@@ -276,24 +278,4 @@ async fn tell_ready(
         () = shutdown.cancelled() => {}
     }
     Ok(())
-}
-
-/// One line whenever the broker comes or goes.
-async fn log_link(mut link: watch::Receiver<LinkState>, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut connected = false;
-    loop {
-        tokio::select! {
-            changed = link.changed() => if changed.is_err() { return Ok(()) },
-            () = stop.cancelled() => return Ok(()),
-        }
-        let now = link.borrow_and_update().clone();
-        if now.connected != connected {
-            connected = now.connected;
-            match (connected, now.error) {
-                (true, _) => info!("connected to the broker"),
-                (false, Some(error)) => warn!("the broker is away, results wait: {error}"),
-                (false, None) => info!("disconnected from the broker"),
-            }
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! The thread that owns the network: one film after another, from the folder's hand into the outbox.
 
 use std::error::Error;
+use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -59,6 +60,11 @@ impl WorkerError {
         Self::Store(Box::new(error.into()))
     }
 
+    /// What refused: the cause of a log line, however many films meet it (R15).
+    const fn kind(&self) -> Discriminant<Self> {
+        std::mem::discriminant(self)
+    }
+
     fn disposition(&self) -> Disposition {
         match self {
             Self::Ledger(error) => error.disposition(),
@@ -90,8 +96,9 @@ impl Worker {
             if fault.disposition() != Disposition::Retry {
                 return Err(fault);
             }
-            let cause = chain(&fault).join(": ");
-            if let Some(times) = faults.occurred(cause.clone(), std::time::Instant::now()) {
+            // By what refused, not by the words: they may name this film's entry in the quarantine.
+            if let Some(times) = faults.occurred(fault.kind(), std::time::Instant::now()) {
+                let cause = chain(&fault).join(": ");
                 warn!("a film must wait, it stays in the folder and is tried again ({times} times so far): {cause}");
             }
             std::thread::sleep(REST_AFTER_FAULT);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// A growing pause. The n-th is drawn evenly from 0 to `base` * 2^n, at most `max` (R25; "full jitter" of
 /// Brooker, Exponential Backoff And Jitter, 2015): devices that lost one broker together come back apart.
 #[derive(Clone, Debug)]
@@ -40,6 +42,41 @@ impl Backoff {
     }
 }
 
+/// When to connect again: at once the first time, later and later while connections come to nothing.
+///
+/// An answered greeting is nothing yet: of two devices with one client id each throws the other out right after it.
+#[derive(Clone, Debug)]
+pub(super) struct Reconnect {
+    backoff: Backoff,
+    /// A connection that lasted this long was a sound one.
+    sound: Duration,
+    since: Option<Instant>,
+}
+
+impl Reconnect {
+    pub(super) const fn new(backoff: Backoff, sound: Duration) -> Self {
+        Self { backoff, sound, since: None }
+    }
+
+    /// The broker has accepted us.
+    pub(super) const fn connected(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    /// An event was delivered: whatever ends this connection, the next is worth a try at once.
+    pub(super) const fn delivered(&mut self) {
+        self.backoff.reset();
+    }
+
+    /// The connection is lost, or was not made; how long to wait before the next.
+    pub(super) fn pause(&mut self, now: Instant) -> Duration {
+        if self.since.take().is_some_and(|since| now.saturating_duration_since(since) >= self.sound) {
+            self.backoff.reset();
+        }
+        self.backoff.pause()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +107,47 @@ mod tests {
             thirds[(backoff.pause().as_secs_f64() / 20.0) as usize] += 1;
         }
         assert!(thirds.iter().all(|n| (900..1100).contains(n)), "{thirds:?}");
+    }
+
+    #[test]
+    fn a_connection_that_is_only_greeted_is_made_ever_more_seldom() {
+        let mut now = Instant::now();
+        let mut reconnect = Reconnect::new(Backoff::new(BASE, MAX, 3), 2 * MAX);
+        let mut connects = 0;
+        let hour = now + Duration::from_secs(3600);
+        while now < hour {
+            connects += 1;
+            reconnect.connected(now);
+            // The other device comes.
+            now += Duration::from_millis(10);
+            now += reconnect.pause(now);
+        }
+        // 30 s each on average once the longest pause is reached.
+        assert!((60..200).contains(&connects), "{connects} connections in an hour");
+    }
+
+    #[test]
+    fn a_sound_connection_or_a_delivered_event_is_followed_by_a_short_pause() {
+        for (lasted, delivered, short) in [(1, false, false), (119, false, false), (120, false, true), (1, true, true)]
+        {
+            let mut now = Instant::now();
+            // The largest draw of many: pauses are random.
+            let longest = (0..50)
+                .map(|seed| {
+                    let mut reconnect = Reconnect::new(Backoff::new(BASE, MAX, seed), 2 * MAX);
+                    for _ in 0..10 {
+                        reconnect.pause(now);
+                    }
+                    reconnect.connected(now);
+                    if delivered {
+                        reconnect.delivered();
+                    }
+                    now += Duration::from_secs(lasted);
+                    reconnect.pause(now)
+                })
+                .max();
+            assert_eq!(longest.expect("fifty") < BASE, short, "{lasted} s, delivered: {delivered}");
+        }
     }
 
     #[test]

@@ -53,13 +53,15 @@ pub struct LinkState {
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
     /// Results would travel in the clear.
-    #[error("mqtt.host = {host:?} is another machine and mqtt.tls is not set: set it, or mqtt.allow_plaintext = true")]
+    #[error(
+        "mqtt.host = {host:?} is another machine and mqtt.tls is false: set it to true, or mqtt.allow_plaintext = true"
+    )]
     Plaintext {
         /// The host.
         host: String,
     },
     /// The keep-alive cannot be kept.
-    #[error("mqtt.keep_alive = {found:?} must be 5 s to 65535 s")]
+    #[error("mqtt.keep_alive_s = {found:?} must be 5 s to 65535 s")]
     KeepAlive {
         /// What was configured.
         found: Duration,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, Reconnect};
 use super::delivery::{Delivery, Hold, Lane, Policy, Verdict};
 use super::link::{Link, Message, Signal};
 use super::options::options;
@@ -26,6 +26,8 @@ use crate::report::{CONTENT_TYPE, Channel, Condition, EventKind, Reason, Service
 
 /// First pause between attempts to connect (R25).
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// A connection that lasted this many keep-alives was a sound one.
+const SOUND_KEEP_ALIVES: u32 = 2;
 /// MQTT 5.0 reason code 149, Packet too large: what we find ourselves before a broker would.
 const PACKET_TOO_LARGE: u8 = 149;
 
@@ -55,7 +57,9 @@ pub(super) struct Work {
     phase: Phase,
     session: u64,
     delivery: Delivery,
-    backoff: Backoff,
+    reconnect: Reconnect,
+    /// A lost connection was told, so that the next one is too.
+    loss_told: bool,
     /// The oldest result and the oldest error.
     heads: [Option<Head>; 2],
     /// The length of the queue that the last published status told.
@@ -78,7 +82,11 @@ impl Work {
         let seed = seed(&publisher.boot_id);
         Self {
             delivery: Delivery::new(policy, seed),
-            backoff: Backoff::new(RECONNECT_PAUSE, publisher.settings.max_backoff, seed),
+            reconnect: Reconnect::new(
+                Backoff::new(RECONNECT_PAUSE, publisher.settings.max_backoff, seed),
+                publisher.settings.keep_alive * SOUND_KEEP_ALIVES,
+            ),
+            loss_told: true,
             publisher,
             condition,
             condition_ended: false,
@@ -111,7 +119,7 @@ impl Work {
                 return Ok(());
             }
             tokio::select! {
-                () = sleep(self.backoff.pause()) => {}
+                () = sleep(self.reconnect.pause(Instant::now())) => {}
                 () = self.shutdown.cancelled() => {}
             }
         }
@@ -127,13 +135,17 @@ impl Work {
         let will = (self.topic(Lane::Status), to_json(&self.status().with_state(ServiceState::Offline)));
         let options = options(&self.publisher.settings, Some(will)).map_err(|error| chain(&error))?;
         let link = Link::open(options).await?;
-        let MqttSettings { host, port, .. } = &self.publisher.settings;
-        info!("connected to the broker at {host}:{port}, session {}", self.session);
+        self.reconnect.connected(Instant::now());
+        if std::mem::take(&mut self.loss_told) {
+            let MqttSettings { host, port, .. } = &self.publisher.settings;
+            info!("connected to the broker at {host}:{port}, session {}", self.session);
+        }
         Ok(link)
     }
 
     fn lost(&mut self, reason: String) {
         if self.seldom.may_say(&reason, Instant::now()) {
+            self.loss_told = true;
             let MqttSettings { host, port, .. } = &self.publisher.settings;
             warn!("no connection to the broker at {host}:{port}: {reason}; results wait in the outbox");
         }
@@ -262,10 +274,9 @@ impl Work {
     async fn acknowledged(&mut self, reason: PubAckReason) -> Result<(), MqttError> {
         let before = self.reasons();
         let now = Instant::now();
-        // A broker that answers is one to come back to at once.
-        self.backoff.reset();
         match self.delivery.acknowledged(reason, now) {
             Verdict::Delivered(lane @ (Lane::Result | Lane::Error)) => {
+                self.reconnect.delivered();
                 if let Some(Head { sequence, draft }) = self.heads[slot(lane)].take() {
                     crash_point::reach("event.acknowledged");
                     self.write(move |outbox| outbox.acknowledge(draft.kind, sequence)).await?;

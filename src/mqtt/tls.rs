@@ -28,7 +28,7 @@ pub enum TlsError {
     #[error("no private key for TLS")]
     Key(#[from] SecretError),
     /// The system has no authorities.
-    #[error("the system has no certificate authorities: install ca-certificates, or set mqtt.tls.ca_file")]
+    #[error("the system has no certificate authorities: install ca-certificates, or set mqtt.ca_file")]
     NoSystemRoots,
     /// Certificate and key do not go together, or the library refuses them.
     #[error("the TLS settings are refused")]

@@ -1,7 +1,7 @@
 //! The retained documents: how the device is, and what it is.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -160,15 +160,21 @@ pub struct Info {
     pub landmarks: Vec<String>,
 }
 
-/// UTC with milliseconds, RFC 3339.
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+/// The last second of the year 9999, in seconds since 1970: RFC 3339 knows no later year.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// UTC with milliseconds, RFC 3339; what lies before 1970 or after 9999 is told as the nearest time between.
+///
+/// A file's time may be anything: a camera without a clock, a time zone before the epoch, a broken share.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
+    humantime::format_rfc3339_millis(time.clamp(SystemTime::UNIX_EPOCH, last)).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn session() -> Session {
         Session { boot_id: "0123-7".to_owned(), number: 3 }
@@ -184,6 +190,22 @@ mod tests {
         let status = Status::new(&condition, &session(), [Reason::NoSubscriber], 4, now);
         assert_eq!(status.state, ServiceState::Degraded);
         assert_eq!(status.reasons.into_iter().collect::<Vec<_>>(), [Reason::FolderMissing, Reason::NoSubscriber]);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_written_is_told_as_the_nearest_that_can() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let years = |n: u64| Duration::from_secs(n * 31_556_952);
+        for (time, expected) in [
+            (epoch - Duration::from_millis(1), "1970-01-01T00:00:00.000Z"),
+            (epoch - years(200), "1970-01-01T00:00:00.000Z"),
+            (epoch + Duration::from_millis(1), "1970-01-01T00:00:00.001Z"),
+            (epoch + Duration::from_secs(LAST_SECOND), "9999-12-31T23:59:59.000Z"),
+            (epoch + Duration::from_secs(LAST_SECOND + 1), "9999-12-31T23:59:59.000Z"),
+            (epoch + years(20_000), "9999-12-31T23:59:59.000Z"),
+        ] {
+            assert_eq!(rfc3339(time), expected, "{time:?}");
+        }
     }
 
     #[test]

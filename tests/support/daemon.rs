@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -66,6 +66,15 @@ impl Home {
     pub(crate) fn drop_film(&self, name: &str, bytes: &[u8]) {
         let partial = self.path(name);
         fs::write(&partial, bytes).expect("the folder is ours");
+        fs::rename(&partial, self.films().join(name)).expect("one file system");
+    }
+
+    /// The same for a film whose file was last changed then.
+    pub(crate) fn drop_film_of(&self, name: &str, bytes: &[u8], modified: SystemTime) {
+        let partial = self.path(name);
+        fs::write(&partial, bytes).expect("the folder is ours");
+        let file = File::options().write(true).open(&partial).expect("it is there");
+        file.set_modified(modified).expect("it is ours");
         fs::rename(&partial, self.films().join(name)).expect("one file system");
     }
 

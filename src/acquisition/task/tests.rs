@@ -307,7 +307,8 @@ async fn links_and_special_files_are_passed_over() {
 
 #[tokio::test]
 async fn an_oversize_file_is_refused_once_and_delays_no_other() {
-    let mut station = Station::start(temporary(), |s| s.rescan = Duration::from_millis(5));
+    let short = Duration::from_millis(5);
+    let mut station = Station::start(temporary(), |s| (s.rescan, s.max_settle) = (short, short));
     station.watching().await;
     let huge = fs::File::create(station.path("huge")).expect("writable");
     huge.set_len(1 << 40).expect("sparse files are supported");
@@ -321,6 +322,20 @@ async fn an_oversize_file_is_refused_once_and_delays_no_other() {
     let rounds = station.progress.borrow().rounds;
     station.progress(|p| p.rounds > rounds + 5).await;
     station.nothing_but("next").await;
+}
+
+#[tokio::test]
+async fn an_oversize_file_that_still_grows_is_refused_by_nobody() {
+    let mut station = Station::start(temporary(), |s| s.rescan = Duration::from_millis(5));
+    station.watching().await;
+    let growing = fs::File::create(station.path("growing")).expect("writable");
+    for burst in 1..=8_u64 {
+        let seen = station.progress.borrow().examinations;
+        growing.set_len(burst << 30).expect("sparse files are supported");
+        // It settles between the bursts and is looked at.
+        station.progress(|p| p.examinations > seen).await;
+    }
+    station.nothing_but("film").await;
 }
 
 #[tokio::test]
