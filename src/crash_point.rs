@@ -1,4 +1,4 @@
-//! Named places where a test can have the process killed, as a power cut would.
+//! Named places where a test can have the process killed, as a power cut would, or hang, as a dead disk would.
 
 /// The moments between which a crash could tell the difference, in the order a film meets them.
 pub const NAMES: [&str; 7] = [
@@ -11,11 +11,18 @@ pub const NAMES: [&str; 7] = [
     "event.removed",
 ];
 
-/// Kills the process with SIGKILL when the environment names this place in `LANDMARKD_CRASH_POINT`.
+/// Kills the process with SIGKILL when the environment names this place in `LANDMARKD_CRASH_POINT`, and keeps the
+/// thread for ever when it does in `LANDMARKD_HANG_POINT`.
 ///
 /// Only in builds with debug assertions: a released daemon has no such switch.
 pub fn reach(name: &'static str) {
     debug_assert!(NAMES.contains(&name), "{name} is not in the list that the tests walk");
+    #[cfg(debug_assertions)]
+    if std::env::var_os("LANDMARKD_HANG_POINT").is_some_and(|chosen| chosen == name) {
+        loop {
+            std::thread::park();
+        }
+    }
     #[cfg(debug_assertions)]
     if std::env::var_os("LANDMARKD_CRASH_POINT").is_some_and(|chosen| chosen == name) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

@@ -41,7 +41,7 @@
 //! | [`report`] | the published documents, topics, ids, schemas | geometry, measure |
 //! | [`analysis`] | bytes to result, in one call | the five above |
 //! | [`acquisition`] | the folder: watch, settle, completeness, ledger, quarantine | report, config |
-//! | [`store`], [`secret`] | the state directory; keys and passwords | report |
+//! | [`store`], [`secret`] | the state directory; keys and passwords | report, pulse |
 //! | [`outbox`] | the durable queue; its invariants stand first | store, report |
 //! | [`mqtt`] | the connection and the rules of delivery; a loopback broker for demo and tests | outbox, report |
 //! | [`config`] | TOML and environment to checked settings; every default in one place | geometry |
@@ -49,7 +49,8 @@
 //! | [`overlay`] | a film with its landmarks drawn for a person | radiograph, landmark |
 //! | [`daemon`] | the wiring, supervision and stop | everything |
 //! | [`cli`] | one file a subcommand | everything |
-//! | [`crash_point`] | named places where a test kills the process | nothing |
+//! | [`pulse`] | whether a stage still gets on with its work, for the watchdog | nothing |
+//! | [`crash_point`] | named places where a test kills or hangs the process | nothing |
 //! | `train` (feature `train`) | data sets, augmentation, metrics, runs, export | geometry, radiograph, inference, model |
 //! | `network` (feature `torch`) | NFDP, its flow and its loss on LibTorch | geometry, train's plain vectors |
 //!
@@ -94,6 +95,7 @@ pub mod mqtt;
 pub mod network;
 pub mod outbox;
 pub mod overlay;
+pub mod pulse;
 pub mod radiograph;
 pub mod report;
 pub mod secret;

@@ -6,6 +6,8 @@
 //!
 //! A file that does not read as ours is never replaced: it may hold results that nobody has yet.
 
+mod backend;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -15,7 +17,9 @@ use std::sync::Arc;
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use self::backend::PulsedBackend;
 use crate::disposition::Disposition;
+use crate::pulse::Pulse;
 use crate::report::TokenKey;
 use crate::secret::{self, SecretError};
 
@@ -34,6 +38,7 @@ pub struct Store {
     epoch: String,
     boot: u64,
     token_key: TokenKey,
+    pulse: Pulse,
 }
 
 /// A state directory that cannot be used.
@@ -109,6 +114,7 @@ impl Store {
         if !path.exists() {
             create(directory, &path)?;
         }
+        let pulse = Pulse::new("the state directory");
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -118,11 +124,11 @@ impl Store {
             // redb would take an empty file for a new database.
             return Err(StoreError::Damaged { path, reason: "it is empty".to_owned() });
         }
-        let database = database(&path, file)?;
+        let database = database(&path, file, &pulse)?;
         let configured = token_key_file.map(secret::read).transpose()?;
         let (epoch, boot, kept) = start(&database).map_err(|error| explain(&path, error))?;
         let token_key = TokenKey::new(configured.unwrap_or(kept));
-        Ok(Self { database: Arc::new(database), epoch, boot, token_key })
+        Ok(Self { database: Arc::new(database), epoch, boot, token_key, pulse })
     }
 
     /// The database, for the rooms that keep their tables in it.
@@ -141,6 +147,12 @@ impl Store {
     #[must_use]
     pub fn boot_id(&self) -> String {
         format!("{}-{}", self.epoch, self.boot)
+    }
+
+    /// Busy while the disk has not answered.
+    #[must_use]
+    pub const fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// The site's key for tokens of DICOM identifiers (R31).
@@ -172,15 +184,16 @@ fn create(directory: &Path, path: &Path) -> Result<(), StoreError> {
         .mode(0o600)
         .open(&unfinished)
         .map_err(failed)?;
-    let database = database(&unfinished, file)?;
+    let database = database(&unfinished, file, &Pulse::new("the state directory"))?;
     write_identity(&database).map_err(|error| explain(&unfinished, error))?;
     drop(database);
     fs::rename(&unfinished, path).map_err(failed)?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
-fn database(path: &Path, file: File) -> Result<Database, StoreError> {
+fn database(path: &Path, file: File, pulse: &Pulse) -> Result<Database, StoreError> {
     FileBackend::new(file)
+        .map(|backend| PulsedBackend::new(backend, pulse.clone()))
         .and_then(|backend| Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend))
         .map_err(|error| explain(path, error))
 }

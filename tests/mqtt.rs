@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use landmarkd::config::{CredentialSettings, MqttSettings, TlsSettings};
 use landmarkd::mqtt::{Hold, LinkState, MqttError, Publisher};
 use landmarkd::outbox::Outbox;
+use landmarkd::pulse::Pulse;
 use landmarkd::report::{
     Condition, EventId, FilmError, FilmResult, ImageInfo, Info, LandmarkResult, ModelInfo, Origin, Stage, Timing,
     Topics, schema,
@@ -146,6 +147,7 @@ impl Device {
                 landmarks: (0..19).map(|i| format!("landmark_{i}")).collect(),
             },
             outbox: Arc::clone(&self.outbox),
+            pulse: Pulse::new("the publisher"),
         };
         let (condition, seen) = watch::channel(Condition::default());
         let (told, link) = watch::channel(LinkState::default());

@@ -5,6 +5,7 @@
 #[path = "support/bundle.rs"]
 mod bundle;
 #[path = "support/daemon.rs"]
+#[expect(dead_code, reason = "its settings are changed under a service manager")]
 mod daemon;
 #[path = "support/films.rs"]
 mod films;

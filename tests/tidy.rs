@@ -51,7 +51,7 @@ fn named(text: &str) -> Vec<String> {
 /// What each room may know; `*` is everything. A room that is not listed fails the test: say here where it stands.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     let mut allowed: BTreeMap<&str, &[&str]> = BTreeMap::new();
-    for vocabulary in ["geometry", "disposition", "crash_point"] {
+    for vocabulary in ["geometry", "disposition", "crash_point", "pulse"] {
         allowed.insert(vocabulary, &[]);
     }
     allowed.insert("landmark", &["geometry"]);
@@ -68,10 +68,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     );
     allowed.insert("overlay", &["geometry", "landmark", "radiograph"]);
     // These three move films and events; of what is in them they know the published documents at most.
-    allowed.insert("acquisition", &["config", "crash_point", "disposition", "report"]);
-    allowed.insert("store", &["disposition", "report", "secret"]);
+    allowed.insert("acquisition", &["config", "crash_point", "disposition", "pulse", "report"]);
+    allowed.insert("store", &["disposition", "pulse", "report", "secret"]);
     allowed.insert("outbox", &["crash_point", "disposition", "report", "store"]);
-    allowed.insert("mqtt", &["config", "crash_point", "disposition", "outbox", "report", "secret", "store"]);
+    allowed.insert("mqtt", &["config", "crash_point", "disposition", "outbox", "pulse", "report", "secret", "store"]);
     allowed.insert("health", &["disposition"]);
     allowed.insert("daemon", &["*"]);
     allowed.insert("cli", &["*"]);

@@ -24,6 +24,7 @@ use super::survey::{Sorted, Survey, SurveyError, look, survey};
 use super::watch::{Hint, Watcher};
 use crate::config::AcquisitionSettings;
 use crate::disposition::Disposition;
+use crate::pulse::Pulse;
 
 /// Files read at once or waiting, read, for the pipeline.
 const MAX_FILES: usize = 4;
@@ -88,7 +89,8 @@ impl AcquisitionError {
     }
 }
 
-/// Watches the folder until `shutdown`, handing out each whole film once through `out` and telling how it is.
+/// Watches the folder until `shutdown`, handing out each whole film once through `out` and telling how it is in
+/// `state`; `pulse` is for the watchdog.
 ///
 /// Films handed out stay the pipeline's; a stop waits for none of them. Jobs that hang in the file system are left to
 /// their threads: the runtime should be shut down with a time limit.
@@ -100,9 +102,10 @@ pub async fn run(
     ledger: Ledger,
     out: mpsc::Sender<Acquired>,
     state: watch::Sender<FolderState>,
+    pulse: Pulse,
     shutdown: CancellationToken,
 ) -> Result<(), AcquisitionError> {
-    Folder::new(settings, ledger, out, state).run(&shutdown).await
+    Folder::new(settings, ledger, out, state).run(&pulse, &shutdown).await
 }
 
 pub(super) struct Folder {
@@ -192,11 +195,14 @@ impl Folder {
         }
     }
 
-    pub(super) async fn run(mut self, shutdown: &CancellationToken) -> Result<(), AcquisitionError> {
+    /// `pulse` is busy while the loop turns. A file or server that hangs is none of it: a restart would not mend it.
+    pub(super) async fn run(mut self, pulse: &Pulse, shutdown: &CancellationToken) -> Result<(), AcquisitionError> {
+        let mut turn = pulse.busy();
         loop {
             self.start_round();
             self.start_examinations();
             let wake = tokio::time::Instant::from_std(self.wake());
+            drop(turn);
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 sent = send_first(&self.out, &mut self.ready), if !self.ready.is_empty() => sent?,
@@ -205,6 +211,7 @@ impl Folder {
                 returned = self.in_flight.returned() => self.look_at(returned.into_iter().map(|s| s.path).collect()),
                 () = tokio::time::sleep_until(wake) => self.check_round(),
             }
+            turn = pulse.busy();
         }
     }
 

@@ -71,7 +71,7 @@ impl Default for ResultSection {
 
 impl Default for DaemonSection {
     fn default() -> Self {
-        Self { drain_s: 20 }
+        Self { drain_s: 20, budget_s: 60 }
     }
 }
 

@@ -151,6 +151,8 @@ pub struct ResultSection {
 pub struct DaemonSection {
     /// How long a stop may take.
     pub drain_s: u64,
+    /// How long one piece of work may take (R35).
+    pub budget_s: u64,
 }
 
 /// `[log]`

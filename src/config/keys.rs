@@ -112,6 +112,11 @@ pub(super) const KEYS: &[Key] = &[
          TimeoutStopSec= of the unit",
     ),
     key(
+        "daemon.budget_s",
+        Allowed::Whole(1, 3600, "seconds"),
+        "60 suits every film; a stage that hangs for longer is restarted by the watchdog of the unit",
+    ),
+    key(
         "log.filter",
         Allowed::Text("an EnvFilter directive, such as \"info,landmarkd=debug\"", is_filter),
         "info suits",

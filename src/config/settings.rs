@@ -169,6 +169,8 @@ pub struct ResultSettings {
 pub struct DaemonSettings {
     /// How long a stop may wait for work in hand and unacknowledged results.
     pub drain: Duration,
+    /// How long one piece of work, a film or an answer of the disk, may take before the watchdog gives up (R35).
+    pub budget: Duration,
 }
 
 /// The journal.

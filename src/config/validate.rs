@@ -229,8 +229,8 @@ impl Check<'_> {
 }
 
 fn daemon_settings(section: &DaemonSection) -> DaemonSettings {
-    let DaemonSection { drain_s } = section;
-    DaemonSettings { drain: Duration::from_secs(*drain_s) }
+    let DaemonSection { drain_s, budget_s } = section;
+    DaemonSettings { drain: Duration::from_secs(*drain_s), budget: Duration::from_secs(*budget_s) }
 }
 
 fn log_settings(section: &LogSection) -> LogSettings {

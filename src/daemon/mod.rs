@@ -8,6 +8,7 @@
 mod condition;
 mod service_manager;
 mod supervise;
+mod watchdog;
 mod worker;
 
 pub use supervise::{DaemonError, run};

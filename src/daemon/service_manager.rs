@@ -1,4 +1,6 @@
-//! What systemd is told: ready, stopping. Without a service manager nothing happens.
+//! What systemd is told: ready, alive, stopping. Without a service manager nothing happens.
+
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::warn;
@@ -6,6 +8,16 @@ use tracing::warn;
 /// The model works and the folder is being watched.
 pub(super) fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// How long the service manager waits for the next [`alive`], where it does.
+pub(super) fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
+/// Every stage gets on with its work.
+pub(super) fn alive() {
+    notify(&[NotifyState::Watchdog]);
 }
 
 /// A stop was asked for.

@@ -8,10 +8,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::condition::ConditionBoard;
 use super::service_manager;
+use super::watchdog;
 use super::worker::Worker;
 use crate::acquisition::{self, FolderState, Ledger, Quarantine};
 use crate::analysis::{Analyst, AnalystOptions};
@@ -21,6 +23,7 @@ use crate::inference::SELF_TEST_TOLERANCE_PX;
 use crate::model::Bundle;
 use crate::mqtt::{self, LinkState, Publisher};
 use crate::outbox::Outbox;
+use crate::pulse::Pulse;
 use crate::report::{Info, Origin, Topics};
 use crate::store::Store;
 
@@ -95,6 +98,11 @@ async fn supervise(
 ) -> anyhow::Result<()> {
     let State { store, outbox, ledger, quarantine } = state;
     let condition = Arc::new(ConditionBoard::new(analyst.model().clone()));
+    let mut pulses = vec![store.pulse().clone()];
+    let mut pulse = |stage| {
+        pulses.push(Pulse::new(stage));
+        pulses[pulses.len() - 1].clone()
+    };
     let info = Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         site: settings.site.site.clone(),
@@ -111,6 +119,7 @@ async fn supervise(
         boot_id: store.boot_id(),
         info,
         outbox: Arc::clone(&outbox),
+        pulse: pulse("the publisher"),
     };
 
     // Two stops in a row: the folder and the worker first, and only when nothing is appended any more the publisher.
@@ -124,6 +133,7 @@ async fn supervise(
         origin: Origin::new(&topics),
         config_hash: settings.hash(),
         condition: Arc::clone(&condition),
+        pulse: pulse("the worker"),
         shutdown: no_more_films.clone(),
     };
     let (film_sender, film_receiver) = mpsc::channel(1);
@@ -133,11 +143,12 @@ async fn supervise(
 
     let mut intake = JoinSet::new();
     intake.spawn(party("the folder", {
-        let run =
-            acquisition::run(settings.acquisition.clone(), ledger, film_sender, folder_sender, no_more_films.clone());
+        let (settings, stop) = (settings.acquisition.clone(), no_more_films.clone());
+        let run = acquisition::run(settings, ledger, film_sender, folder_sender, pulse("the folder"), stop);
         async { Ok(run.await?) }
     }));
     intake.spawn(party("the worker", on_own_thread(worker, film_receiver)));
+    let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(pulses, settings.daemon.budget)));
     let mut delivery = JoinSet::new();
     delivery.spawn(party("the publisher", {
         let run = publisher.run(condition.subscribe(), link_sender, no_more_events.clone(), drain);

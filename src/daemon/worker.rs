@@ -19,6 +19,7 @@ use crate::analysis::{Analysis, Analyst};
 use crate::crash_point;
 use crate::disposition::Disposition;
 use crate::outbox::{Outbox, OutboxError};
+use crate::pulse::Pulse;
 use crate::report::{Draft, EventId, FilmError, Origin, ReportError, Stage};
 
 /// How long the worker rests after the disk refused it, before it takes the next film.
@@ -35,6 +36,8 @@ pub(super) struct Worker {
     /// Part of every event's id (R27).
     pub(super) config_hash: String,
     pub(super) condition: Arc<ConditionBoard>,
+    /// Busy with a film; to wait for one is no work.
+    pub(super) pulse: Pulse,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -86,12 +89,14 @@ impl Worker {
             if self.shutdown.is_cancelled() {
                 return Ok(());
             }
+            let busy = self.pulse.busy();
             crash_point::reach("film.received");
             let taken = match acquired {
                 Acquired::Film(film) => self.film(&film),
                 Acquired::Exhausted(film) => self.exhausted(&film),
                 Acquired::Refused(file) => self.refused(&file),
             };
+            drop(busy);
             let Err(fault) = taken else { continue };
             if fault.disposition() != Disposition::Retry {
                 return Err(fault);

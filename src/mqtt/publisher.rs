@@ -14,6 +14,7 @@ use super::session::Work;
 use crate::config::MqttSettings;
 use crate::disposition::Disposition;
 use crate::outbox::{Outbox, OutboxError};
+use crate::pulse::Pulse;
 use crate::report::{Condition, Info, Topics};
 use crate::secret::SecretError;
 
@@ -34,6 +35,8 @@ pub struct Publisher {
     pub info: Info,
     /// What is to be delivered.
     pub outbox: Arc<Outbox>,
+    /// Busy with the outbox; to wait for the broker is no work.
+    pub pulse: Pulse,
 }
 
 /// How the connection is, for the daemon's own eyes.

@@ -229,6 +229,7 @@ impl Work {
     }
 
     fn message(&mut self, lane: Lane) -> Result<Option<Message>, MqttError> {
+        let _busy = self.publisher.pulse.busy();
         let (retain, content_type, payload) = match lane {
             Lane::Status => {
                 self.told_length = self.publisher.outbox.len()?;
@@ -319,6 +320,7 @@ impl Work {
 
     /// Reads the heads that are not known, and what follows from there being one or none.
     fn look(&mut self) -> Result<(), MqttError> {
+        let _busy = self.publisher.pulse.busy();
         for (lane, kind) in [(Lane::Result, EventKind::Result), (Lane::Error, EventKind::Error)] {
             let head = &mut self.heads[slot(lane)];
             if head.is_none() {
@@ -337,6 +339,7 @@ impl Work {
         &self,
         change: impl FnOnce(&Outbox) -> Result<(), OutboxError> + Send + 'static,
     ) -> Result<(), MqttError> {
+        let _busy = self.publisher.pulse.busy();
         let outbox = Arc::clone(&self.publisher.outbox);
         match tokio::task::spawn_blocking(move || change(&outbox)).await {
             Ok(changed) => Ok(changed?),

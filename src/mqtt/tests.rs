@@ -15,6 +15,7 @@ use super::loopback_broker::{Delivered, Faults, LoopbackBroker, Subscriber};
 use super::*;
 use crate::config::MqttSettings;
 use crate::outbox::Outbox;
+use crate::pulse::Pulse;
 use crate::report::{Condition, Draft, EventId, EventKind, Info, ModelInfo, Reason, Topics};
 use crate::store::Store;
 
@@ -93,6 +94,7 @@ impl Device {
                 landmarks: vec!["sella".to_owned()],
             },
             outbox: Arc::clone(&self.outbox),
+            pulse: Pulse::new("the publisher"),
         };
         let (condition, seen) = watch::channel(Condition::default());
         let (told, link) = watch::channel(LinkState::default());

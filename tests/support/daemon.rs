@@ -1,5 +1,6 @@
 //! The real `landmarkd run` as a process, with a folder, a state and a configuration of its own.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -58,7 +59,14 @@ impl Home {
         self.path("landmarkd.toml")
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Lays these lines over the configuration, in the place of those laid over it before.
+    pub(crate) fn configure(&self, lines: &str) {
+        fs::create_dir_all(self.path("conf.d")).expect("the folder is ours");
+        fs::write(self.path("conf.d").join("test.toml"), lines).expect("the folder is ours");
+    }
+
+    /// What lies beside the configuration under this name.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -80,12 +88,17 @@ impl Home {
 
     /// Starts the daemon.
     pub(crate) fn start(&self) -> Daemon {
-        Daemon::start(&self.config(), None)
+        self.start_in(&[])
+    }
+
+    /// Starts the daemon with these environment variables.
+    pub(crate) fn start_in(&self, environment: &[(&str, OsString)]) -> Daemon {
+        Daemon::start(&self.config(), environment)
     }
 
     /// Starts a daemon that kills itself with SIGKILL when it reaches a point of `landmarkd::crash_point::NAMES`.
     pub(crate) fn start_to_crash_at(&self, point: &str) -> Daemon {
-        Daemon::start(&self.config(), Some(point))
+        self.start_in(&[("LANDMARKD_CRASH_POINT", point.into())])
     }
 }
 
@@ -97,16 +110,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: &Path, crash_point: Option<&str>) -> Self {
+    fn start(config: &Path, environment: &[(&str, OsString)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_landmarkd"));
         command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::piped());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LANDMARKD_")) {
             command.env_remove(name);
         }
-        command.env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
-        if let Some(point) = crash_point {
-            command.env("LANDMARKD_CRASH_POINT", point);
-        }
+        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("JOURNAL_STREAM");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().expect("the program is built with its tests");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (sender, lines) = channel();
@@ -123,6 +134,20 @@ impl Daemon {
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it is our child and was not waited for");
+    }
+
+    /// Waits until its journal has a line with these words.
+    pub(crate) fn until_said(&mut self, words: &str) {
+        let start = Instant::now();
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE.saturating_sub(start.elapsed()));
+            let line = line.unwrap_or_else(|_| panic!("the daemon never said {words:?}"));
+            let said = line.contains(words);
+            self.log.push(line);
+            if said {
+                return;
+            }
+        }
     }
 
     /// Waits until it has ended.

@@ -69,7 +69,7 @@ impl Station {
         let task = Folder::new(settings, ledger.clone(), out, state_sender);
         let progress = task.progress.subscribe();
         let token = shutdown.clone();
-        let task = tokio::spawn(async move { task.run(&token).await });
+        let task = tokio::spawn(async move { task.run(&Pulse::new("the folder"), &token).await });
         Self { folder, database, ledger, films, state, progress, shutdown, task }
     }
 
