@@ -1,4 +1,5 @@
-//! The daemon under a service manager: what it tells, and when it tells nothing any more.
+//! The daemon under a service manager: what it tells, when it tells nothing any more, and the configuration read
+//! again. Mosquitto is real where there is one.
 
 #[path = "support/bundle.rs"]
 mod bundle;
@@ -8,16 +9,26 @@ mod daemon;
 #[path = "support/films.rs"]
 #[expect(dead_code, reason = "one container is enough here")]
 mod films;
+#[path = "support/mosquitto.rs"]
+#[expect(dead_code, reason = "its certificates are for the tests of TLS")]
+mod mosquitto;
+#[path = "support/witness.rs"]
+#[expect(dead_code, reason = "the broker stays where it is")]
+mod witness;
 
 use std::ffi::OsString;
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use daemon::Home;
-use films::{Kind, film};
+use films::{Kind, film, sha256};
+use mosquitto::Mosquitto;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use witness::{Witness, sequence};
 
 /// The service manager gives up after this; the daemon pings three times within it.
 const WATCHDOG: Duration = Duration::from_millis(300);
@@ -94,4 +105,113 @@ fn a_broker_that_hangs_holds_up_neither_pings_nor_films() {
     }
     assert_eq!(daemon.stopped().code(), Some(0));
     manager.until_told("STOPPING=1");
+}
+
+#[test]
+fn the_service_manager_is_told_of_a_reload_and_its_end() {
+    let manager = ServiceManager::new();
+    let home = Home::new(1);
+    home.configure("[daemon]\ndrain_s = 1");
+    let daemon = home.start_in(&manager.environment());
+    manager.until_told("READY=1");
+    for wrong in [false, true] {
+        home.configure(if wrong { "[daemon]\ndrian_s = 1" } else { "[daemon]\ndrain_s = 2" });
+        daemon.signal(Signal::HUP);
+        manager.until_told("RELOADING=1\nMONOTONIC_USEC=");
+        loop {
+            let told = manager.told(PATIENCE).expect("the reload ends");
+            if told.contains("READY=1") {
+                assert_eq!(told.contains("the old one holds"), wrong, "{told}");
+                break;
+            }
+        }
+    }
+    assert_eq!(daemon.stopped().code(), Some(0));
+}
+
+fn states(witness: &Witness) -> Vec<&Value> {
+    witness.on("status").map(|status| &status["state"]).collect()
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_leaves_the_old_one_in_force_and_the_status_says_so() {
+    let Some(broker) = Mosquitto::start(|_| String::new()) else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let mut daemon = home.start();
+    witness.idle(1).await;
+    let elsewhere = home.path("elsewhere");
+    for (number, (wrong, words)) in (0..).zip([
+        ("[mqtt]\nprot = 1".to_owned(), "unknown key"),
+        ("[daemon]\ndrain_s = 0".to_owned(), "daemon.drain_s = 0 is not allowed"),
+        (format!("[model]\ndirectory = {elsewhere:?}"), "manifest.json"),
+        (format!("[state]\ndirectory = {elsewhere:?}"), "state.directory cannot change"),
+    ]) {
+        home.configure(&wrong);
+        daemon.signal(Signal::HUP);
+        daemon.until_said(words);
+        let rejected =
+            |status: &Value| status["state"] == "degraded" && status["reasons"] == json!(["config_rejected"]);
+        witness.until("the rejection", |witness| witness.on("status").last().is_some_and(rejected)).await;
+        let bytes = film(Kind::Png, number);
+        home.drop_film(&format!("{number}.png"), &bytes);
+        witness.result_of(&sha256(&bytes)).await;
+    }
+    assert!(!elsewhere.exists());
+
+    home.configure("");
+    daemon.signal(Signal::HUP);
+    witness.until("online", |witness| witness.on("status").last().is_some_and(|s| s["state"] == "online")).await;
+    assert!(
+        !states(&witness).iter().any(|state| *state == "offline" || *state == "stopping"),
+        "{:?}",
+        states(&witness)
+    );
+    assert_eq!(daemon.stopped().code(), Some(0));
+    assert_eq!(witness.events().iter().map(|event| sequence(event)).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(witness.on("status").all(|status| status["boot_id"].as_str().is_some_and(|id| id.ends_with("-1"))));
+}
+
+#[tokio::test]
+async fn a_new_configuration_is_taken_over_by_the_same_process_without_a_goodbye() {
+    let Some(broker) = Mosquitto::start(|_| String::new()) else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let daemon = home.start();
+    witness.idle(1).await;
+    let first = film(Kind::Png, 0);
+    home.drop_film("first.png", &first);
+    witness.result_of(&sha256(&first)).await;
+
+    let others = home.path("others");
+    fs::create_dir(&others).expect("the folder is ours");
+    let second = film(Kind::Png, 1);
+    // It knows the first film by its bytes, wherever it lies.
+    fs::write(others.join("first.png"), &first).expect("the folder is ours");
+    fs::write(others.join("second.png"), &second).expect("the folder is ours");
+    home.configure(&format!("[acquisition]\nfolder = {others:?}"));
+    daemon.signal(Signal::HUP);
+    witness.result_of(&sha256(&second)).await;
+    assert!(states(&witness).iter().all(|state| *state == "online"), "{:?}", states(&witness));
+    let last = witness.on("status").last().expect("a birth");
+    assert_eq!(last["session"], 2, "another connection of the same run");
+    assert!(last["boot_id"].as_str().is_some_and(|id| id.ends_with("-1")), "{last}");
+    assert_eq!(daemon.stopped().code(), Some(0));
+    assert_eq!(witness.events().iter().map(|event| sequence(event)).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_device_with_a_new_name_says_goodbye_under_the_old_one() {
+    let Some(broker) = Mosquitto::start(|_| String::new()) else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let daemon = home.start();
+    witness.idle(1).await;
+    let mut renamed = broker.subscribe("xr/v1/clinic/ceph-2/#", &[]).await;
+    home.configure("[site]\ndevice = \"ceph-2\"");
+    daemon.signal(Signal::HUP);
+    witness.until("offline", |witness| witness.on("status").last().is_some_and(|s| s["state"] == "offline")).await;
+    let (topic, birth) = renamed.next().await;
+    assert_eq!((topic.as_str(), &birth["state"]), ("xr/v1/clinic/ceph-2/status", &json!("online")));
+    assert_eq!(daemon.stopped().code(), Some(0));
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,9 @@ impl Session {
         let broker = LoopbackBroker::start().await?;
         let messages = broker.subscribe("xr/#");
         let shutdown = CancellationToken::new();
-        let running = daemon::run(settings(root.path(), model, settle, broker.port()), shutdown.clone());
+        // Nobody changes its settings.
+        let (_, reloads) = mpsc::channel(1);
+        let running = daemon::run(settings(root.path(), model, settle, broker.port()), reloads, shutdown.clone());
         let daemon = tokio::spawn(async move { running.await.map_err(|e| Failure::new(Exit::Service, e)) });
         let mut session = Self { root, broker, messages, daemon, shutdown };
         session.next("/status").await?;

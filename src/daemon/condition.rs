@@ -24,6 +24,21 @@ impl ConditionBoard {
         self.sender.subscribe()
     }
 
+    /// From now on this model serves, under a configuration that is right.
+    pub(super) fn serves(&self, model: ModelInfo) {
+        self.sender.send_if_modified(|condition| {
+            let rejected = condition.reasons.remove(&Reason::ConfigRejected);
+            let other = condition.model.as_ref() != Some(&model);
+            condition.model = Some(model);
+            rejected || other
+        });
+    }
+
+    /// A new configuration is wrong: the old one stays in force (R37).
+    pub(super) fn config_rejected(&self) {
+        self.sender.send_if_modified(|condition| condition.reasons.insert(Reason::ConfigRejected));
+    }
+
     pub(super) fn film_finished(&self, now: SystemTime) {
         self.sender.send_modify(|condition| condition.last_film = Some(now));
     }
@@ -64,15 +79,29 @@ impl ConditionBoard {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_missing_folder_degrades_and_heals() {
-        let model = ModelInfo {
+    fn model() -> ModelInfo {
+        ModelInfo {
             name: "m".to_owned(),
             version: "1.0.0".to_owned(),
             sha256: String::new(),
             backend: "tract-cpu".to_owned(),
-        };
-        let board = ConditionBoard::new(model);
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_degrades_until_a_right_one_is_taken() {
+        let board = ConditionBoard::new(model());
+        let watching = board.subscribe();
+        board.config_rejected();
+        assert!(watching.borrow().reasons.contains(&Reason::ConfigRejected));
+        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() });
+        assert!(watching.borrow().reasons.is_empty());
+        assert_eq!(watching.borrow().model.as_ref().map(|model| model.version.as_str()), Some("2.0.0"));
+    }
+
+    #[test]
+    fn a_missing_folder_degrades_and_heals() {
+        let board = ConditionBoard::new(model());
         let watching = board.subscribe();
         board.folder(FolderState::Missing { since: SystemTime::UNIX_EPOCH });
         assert!(watching.borrow().reasons.contains(&Reason::FolderMissing));

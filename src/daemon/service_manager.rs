@@ -1,4 +1,4 @@
-//! What systemd is told: ready, alive, stopping. Without a service manager nothing happens.
+//! What systemd is told: ready, alive, reloading, stopping. Without a service manager nothing happens.
 
 use std::time::Duration;
 
@@ -18,6 +18,15 @@ pub(super) fn watchdog() -> Option<Duration> {
 /// Every stage gets on with its work.
 pub(super) fn alive() {
     notify(&[NotifyState::Watchdog]);
+}
+
+/// The configuration is being read again; [`ready`] ends it.
+pub(super) fn reloading() {
+    // A systemd of 253 or later relates the two by the time.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!("the service manager was not told: {error}"),
+    }
 }
 
 /// A stop was asked for.

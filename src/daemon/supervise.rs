@@ -1,4 +1,4 @@
-//! Start, supervision and the graceful stop.
+//! Supervision: the parties that run, what ends them, and the graceful stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,99 +9,51 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
-use super::service_manager;
-use super::watchdog;
+use super::reload::{is_same_device, renew};
+use super::start::{PANICKED, Reloads, Serving, State};
 use super::worker::Worker;
-use crate::acquisition::{self, FolderState, Ledger, Quarantine};
-use crate::analysis::{Analyst, AnalystOptions};
-use crate::config::Settings;
-use crate::health;
-use crate::inference::SELF_TEST_TOLERANCE_PX;
-use crate::model::Bundle;
-use crate::mqtt::{self, LinkState, Publisher};
-use crate::outbox::Outbox;
+use super::{service_manager, watchdog};
+use crate::acquisition::{self, FolderState};
+use crate::mqtt::{LinkState, Publisher};
 use crate::pulse::Pulse;
-use crate::report::{Info, Origin, Topics};
-use crate::store::Store;
+use crate::report::{Info, Origin};
 
-/// A panic's own words may quote a film (R31); the journal has its place in the source.
-const PANICKED: &str = "a part of the daemon panicked";
-
-/// Why the daemon did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The settings or the model bundle cannot serve; starting again will not help until a person acts.
-    #[error("{0:#}")]
-    Unfit(anyhow::Error),
-    /// A party failed while running; the service manager starts us again.
-    #[error("{0:#}")]
-    Failed(anyhow::Error),
+/// How the parties ended, where they did not fail.
+pub(super) enum Ended {
+    /// As told, for good.
+    Stopped,
+    /// For these, which take over now.
+    Renewed(Box<Serving>),
 }
 
-/// Runs until `shutdown`, then finishes what is in hand under `settings.daemon.drain`.
-///
-/// # Errors
-/// [`DaemonError::Unfit`] before anything runs; [`DaemonError::Failed`] when a party ends early.
-pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), DaemonError> {
-    let prepared = prepare(&settings).map_err(DaemonError::Unfit)?;
-    let state = tokio::task::spawn_blocking({
-        let settings = settings.clone();
-        move || open(&settings)
-    });
-    let state = state.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Failed)?;
-    let Prepared { bundle, topics } = prepared;
-    let analyst = ready_analyst(&settings, bundle, &state.store).await?;
-    supervise(settings, topics, state, analyst, shutdown).await.map_err(DaemonError::Failed)
+/// What ends the parties.
+enum Cause {
+    Asked,
+    Early(anyhow::Error),
+    Renewed(Box<Serving>),
 }
 
-/// What must be right before anything starts.
-struct Prepared {
-    bundle: Bundle,
-    topics: Topics,
-}
-
-/// What survives a restart.
-struct State {
-    store: Store,
-    outbox: Arc<Outbox>,
-    ledger: Ledger,
-    quarantine: Quarantine,
-}
-
-fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
-    let bundle = Bundle::open(&settings.model.directory)?;
-    let topics = Topics::new(&settings.site.site, &settings.site.device)?;
-    mqtt::check(&settings.mqtt)?;
-    Ok(Prepared { bundle, topics })
-}
-
-fn open(settings: &Settings) -> anyhow::Result<State> {
-    let directory = &settings.state.directory;
-    let store = Store::open(directory, settings.result.token_key_file.as_deref())?;
-    let outbox = Arc::new(Outbox::open(&store)?);
-    let ledger = Ledger::open(Arc::clone(store.database()))?;
-    let quarantine = Quarantine::open(directory)?;
-    let waiting = outbox.len()?;
-    info!("state in {}: epoch {}, {waiting} events wait for the broker", directory.display(), store.epoch());
-    Ok(State { store, outbox, ledger, quarantine })
-}
-
-async fn supervise(
-    settings: Settings,
-    topics: Topics,
-    state: State,
-    analyst: Analyst,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+/// Runs the folder, the worker and the publisher until `shutdown`, until one of them ends early, or until others are
+/// to take over; then lets what is in hand be finished.
+pub(super) async fn supervise(
+    serving: Serving,
+    state: &State,
+    condition: &Arc<ConditionBoard>,
+    links: &watch::Sender<LinkState>,
+    reloads: &mut Reloads,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Ended> {
+    let Serving { settings, topics, analyst } = serving;
     let State { store, outbox, ledger, quarantine } = state;
-    let condition = Arc::new(ConditionBoard::new(analyst.model().clone()));
+    condition.serves(analyst.model().clone());
     let mut pulses = vec![store.pulse().clone()];
     let mut pulse = |stage| {
-        pulses.push(Pulse::new(stage));
-        pulses[pulses.len() - 1].clone()
+        let pulse = Pulse::new(stage);
+        pulses.push(pulse.clone());
+        pulse
     };
     let info = Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -111,6 +63,7 @@ async fn supervise(
         model: analyst.model().clone(),
         landmarks: analyst.landmark_names().to_vec(),
     };
+    let hand_over = CancellationToken::new();
     let publisher = Publisher {
         settings: settings.mqtt.clone(),
         require_subscriber: settings.result.require_subscriber,
@@ -118,8 +71,9 @@ async fn supervise(
         topics: topics.clone(),
         boot_id: store.boot_id(),
         info,
-        outbox: Arc::clone(&outbox),
+        outbox: Arc::clone(outbox),
         pulse: pulse("the publisher"),
+        hand_over: hand_over.clone(),
     };
 
     // Two stops in a row: the folder and the worker first, and only when nothing is appended any more the publisher.
@@ -128,96 +82,92 @@ async fn supervise(
         analyst,
         database: Arc::clone(store.database()),
         ledger: ledger.clone(),
-        outbox,
-        quarantine,
+        outbox: Arc::clone(outbox),
+        quarantine: quarantine.clone(),
         origin: Origin::new(&topics),
         config_hash: settings.hash(),
-        condition: Arc::clone(&condition),
+        condition: Arc::clone(condition),
         pulse: pulse("the worker"),
         shutdown: no_more_films.clone(),
     };
     let (film_sender, film_receiver) = mpsc::channel(1);
-    let (folder_sender, folder_receiver) = watch::channel(FolderState::Starting);
-    let link_sender = watch::Sender::new(LinkState::default());
+    let (folder_sender, folder) = watch::channel(FolderState::Starting);
     let drain = settings.daemon.drain;
 
     let mut intake = JoinSet::new();
     intake.spawn(party("the folder", {
         let (settings, stop) = (settings.acquisition.clone(), no_more_films.clone());
-        let run = acquisition::run(settings, ledger, film_sender, folder_sender, pulse("the folder"), stop);
+        let run = acquisition::run(settings, ledger.clone(), film_sender, folder_sender, pulse("the folder"), stop);
         async { Ok(run.await?) }
     }));
     intake.spawn(party("the worker", on_own_thread(worker, film_receiver)));
-    let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(pulses, settings.daemon.budget)));
-    let mut delivery = JoinSet::new();
-    delivery.spawn(party("the publisher", {
-        let run = publisher.run(condition.subscribe(), link_sender, no_more_events.clone(), drain);
-        async { Ok(run.await?) }
-    }));
-    delivery.spawn({
-        let (condition, stop) = (Arc::clone(&condition), no_more_events.clone());
-        let folder = folder_receiver.clone();
+    intake.spawn({
+        let (condition, stop, folder) = (Arc::clone(condition), no_more_films.clone(), folder.clone());
         async move {
             condition.follow_folder(folder, stop).await;
             Ok(())
         }
     });
-    delivery.spawn(tell_ready(folder_receiver, settings.acquisition.folder.display().to_string(), shutdown.clone()));
+    let path = settings.acquisition.folder.display().to_string();
+    intake.spawn(tell_ready(folder.clone(), path.clone(), no_more_films.clone()));
+    let mut delivery = JoinSet::new();
+    delivery.spawn(party("the publisher", {
+        let run = publisher.run(condition.subscribe(), links.clone(), no_more_events.clone(), drain);
+        async { Ok(run.await?) }
+    }));
+    let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(pulses, settings.daemon.budget)));
 
-    let ended = tokio::select! {
-        () = shutdown.cancelled() => None,
-        ended = early_end(&mut intake) => Some(ended),
-        ended = early_end(&mut delivery) => Some(ended),
+    let cause = loop {
+        let new = tokio::select! {
+            () = shutdown.cancelled() => break Cause::Asked,
+            error = early_end(&mut intake) => break Cause::Early(error),
+            error = early_end(&mut delivery) => break Cause::Early(error),
+            Some(new) = reloads.recv() => new,
+        };
+        service_manager::reloading();
+        let renewed = tokio::select! {
+            () = shutdown.cancelled() => break Cause::Asked,
+            renewed = renew(&settings, new, state) => renewed,
+        };
+        match renewed {
+            Ok(renewed) => break Cause::Renewed(renewed),
+            Err(why) => {
+                error!("the configuration was read again and is not taken, the old one stays in force: {why}");
+                condition.config_rejected();
+                let now = *folder.borrow();
+                if let Some(text) = in_words(now, &path) {
+                    service_manager::ready(&format!("{text}; the new configuration is wrong, the old one holds"));
+                }
+            }
+        }
     };
-    service_manager::stopping();
-    no_more_films.cancel();
-    let intake_result = within(drain, "a film in hand", join_all(&mut intake)).await;
-    no_more_events.cancel();
-    // The publisher keeps the drain's deadline itself; the margin is for its goodbye.
-    let delivery_result = within(drain + Duration::from_secs(2), "the broker", join_all(&mut delivery)).await;
-    match ended {
-        Some(error) => Err(error),
-        None => intake_result.and(delivery_result),
+
+    match &cause {
+        Cause::Renewed(_) => info!("the configuration was read again and is taken over"),
+        Cause::Asked | Cause::Early(_) => service_manager::stopping(),
     }
-}
-
-/// Loads the network and tries it on the golden film, off the runtime's threads; the bundle's bytes are then let go.
-async fn ready_analyst(settings: &Settings, bundle: Bundle, store: &Store) -> Result<Analyst, DaemonError> {
-    let options = AnalystOptions {
-        max_pixels: settings.acquisition.max_pixels,
-        pixel_spacing: settings.acquisition.pixel_spacing,
-        token_key: store.token_key().clone(),
-    };
-    let tried = tokio::task::spawn_blocking(move || {
-        let mut analyst = Analyst::new(&bundle, options)?;
-        let off_px = analyst.self_test(&bundle)?;
-        if off_px > SELF_TEST_TOLERANCE_PX {
-            return Err(anyhow!(
-                "the self-test failed: on the bundle's golden film a landmark is {off_px:.2} px from where it should \
-                 be, {SELF_TEST_TOLERANCE_PX} px are allowed; reinstall the model bundle"
-            ));
+    no_more_films.cancel();
+    let intake_ended = within(drain, "a film in hand", join_all(&mut intake)).await;
+    match &cause {
+        Cause::Renewed(next) if is_same_device(&settings, &next.settings) => hand_over.cancel(),
+        _ => no_more_events.cancel(),
+    }
+    // The publisher keeps the drain's deadline itself; the margin is for its goodbye.
+    let delivery_ended = within(drain + Duration::from_secs(2), "the broker", join_all(&mut delivery)).await;
+    match cause {
+        Cause::Early(error) => Err(error),
+        Cause::Asked => {
+            intake_ended.unwrap_or(Ok(()))?;
+            delivery_ended.unwrap_or(Ok(()))?;
+            Ok(Ended::Stopped)
         }
-        match health::gpus() {
-            Ok(gpus) => gpus.iter().for_each(|gpu| info!("found {gpu}; the network runs on the CPU")),
-            Err(reason) => info!("no GPU: {reason}"),
+        Cause::Renewed(serving) => {
+            // Two workers at once could publish a film twice: a new process is the way out.
+            let late = || anyhow!("a party did not make way for the new configuration");
+            intake_ended.ok_or_else(late)??;
+            delivery_ended.ok_or_else(late)??;
+            Ok(Ended::Renewed(serving))
         }
-        let model = analyst.model();
-        info!("{} {} on {}: self-test within {off_px:.3} px", model.name, model.version, model.backend);
-        drop(bundle);
-        return_freed_memory();
-        Ok(analyst)
-    });
-    tried.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Unfit)
-}
-
-/// Gives the system back what loading a network has freed: its file, its graph and its plain kernels, about a hundred
-/// megabytes that the allocator would keep for ever.
-fn return_freed_memory() {
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "glibc has no other door to this")]
-    // SAFETY: malloc_trim has no preconditions and may be called from any thread (malloc_trim(3), "MT-Safe").
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 
@@ -261,32 +211,42 @@ async fn join_all(parties: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<(
     first
 }
 
-/// The result, or a warning when the deadline passes: what is left is on disk and goes on at the next start.
-async fn within(deadline: Duration, what: &str, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    timeout(deadline, work).await.unwrap_or_else(|_| {
+/// The result, or nothing and a warning when the deadline passes: what is left is on disk and goes on at the next
+/// start.
+async fn within<T>(deadline: Duration, what: &str, work: impl Future<Output = T>) -> Option<T> {
+    let done = timeout(deadline, work).await.ok();
+    if done.is_none() {
         warn!("stopping without waiting longer for {what}; nothing is lost, it goes on at the next start");
-        Ok(())
-    })
+    }
+    done
 }
 
 /// Tells the service manager once the first round through the folder is done, or the folder is known to be missing.
 async fn tell_ready(
     mut folder: watch::Receiver<FolderState>,
     path: String,
-    shutdown: CancellationToken,
+    stop: CancellationToken,
 ) -> anyhow::Result<()> {
     tokio::select! {
         state = folder.wait_for(|state| *state != FolderState::Starting) => {
-            if let Ok(state) = state {
-                let text = match *state {
-                    FolderState::Watching { filesystem, .. } => format!("watching {path} ({filesystem})"),
-                    _ => format!("{path} is missing; waiting for it"),
-                };
+            let text = state.ok().and_then(|state| in_words(*state, &path));
+            if let Some(text) = text {
                 info!("{text}");
                 service_manager::ready(&text);
             }
         }
-        () = shutdown.cancelled() => {}
+        () = stop.cancelled() => {}
     }
     Ok(())
+}
+
+/// What the service manager is told of the folder, once there is something to tell.
+fn in_words(state: FolderState, path: &str) -> Option<String> {
+    match state {
+        FolderState::Starting => None,
+        FolderState::Watching { filesystem, .. } => Some(format!("watching {path} ({filesystem})")),
+        FolderState::Missing { .. } | FolderState::Unresponsive { .. } => {
+            Some(format!("{path} is missing; waiting for it"))
+        }
+    }
 }

@@ -18,6 +18,9 @@ use crate::pulse::Pulse;
 use crate::report::{Condition, Info, Topics};
 use crate::secret::SecretError;
 
+/// How long the packet under way may hold up the next publisher; it sends the event again.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// Everything the publisher needs; [`run`](Self::run) consumes it.
 #[derive(Debug)]
 pub struct Publisher {
@@ -37,6 +40,9 @@ pub struct Publisher {
     pub outbox: Arc<Outbox>,
     /// Busy with the outbox; to wait for the broker is no work.
     pub pulse: Pulse,
+    /// When it is cancelled, another publisher of the same device takes over: this one leaves without a word, as soon
+    /// as the packet under way is acknowledged.
+    pub hand_over: CancellationToken,
 }
 
 /// How the connection is, for the daemon's own eyes.
@@ -107,11 +113,13 @@ impl Publisher {
         shutdown: CancellationToken,
         drain: Duration,
     ) -> Result<(), MqttError> {
-        let outbox = Arc::clone(&self.outbox);
+        let (outbox, hand_over) = (Arc::clone(&self.outbox), self.hand_over.clone());
         let mut work = Work::new(self, condition, link, shutdown.clone());
         let deadline = async {
-            shutdown.cancelled().await;
-            sleep(drain).await;
+            tokio::select! {
+                () = shutdown.cancelled() => sleep(drain).await,
+                () = hand_over.cancelled() => sleep(HAND_OVER.min(drain)).await,
+            }
         };
         tokio::select! {
             ended = work.connect_and_serve() => ended?,
@@ -120,7 +128,7 @@ impl Publisher {
         work.ended();
         outbox.save()?;
         let waiting = outbox.len()?;
-        if waiting > 0 {
+        if waiting > 0 && shutdown.is_cancelled() {
             warn!("{waiting} events stay in the outbox; they are delivered after the next start");
         }
         Ok(())

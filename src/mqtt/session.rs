@@ -45,6 +45,8 @@ enum Phase {
     Draining,
     /// The last status is on its way.
     Leaving,
+    /// Another publisher of this device waits for the connection.
+    HandingOver,
 }
 
 /// The publisher at work.
@@ -80,6 +82,8 @@ impl Work {
             max_backoff: publisher.settings.max_backoff,
         };
         let seed = seed(&publisher.boot_id);
+        // Connections are counted through all publishers of a run.
+        let session = link_state.borrow().session;
         Self {
             delivery: Delivery::new(policy, seed),
             reconnect: Reconnect::new(
@@ -93,7 +97,7 @@ impl Work {
             link_state,
             shutdown,
             phase: Phase::Running,
-            session: 0,
+            session,
             heads: [None, None],
             told_length: 0,
             seldom: Seldom::default(),
@@ -104,7 +108,12 @@ impl Work {
     pub(super) async fn connect_and_serve(&mut self) -> Result<(), MqttError> {
         loop {
             let last_try = self.shutdown.is_cancelled();
-            let reason = match self.connect().await {
+            let hand_over = self.publisher.hand_over.clone();
+            let connected = tokio::select! {
+                connected = self.connect() => connected,
+                () = hand_over.cancelled() => return Ok(()),
+            };
+            let reason = match connected {
                 Ok(mut link) => match self.serve(&mut link).await? {
                     End::Stopped => {
                         link.close().await;
@@ -119,6 +128,7 @@ impl Work {
                 return Ok(());
             }
             tokio::select! {
+                () = hand_over.cancelled() => return Ok(()),
                 () = sleep(self.reconnect.pause(Instant::now())) => {}
                 () = self.shutdown.cancelled() => {}
             }
@@ -160,7 +170,7 @@ impl Work {
         self.heads = [None, None];
         self.look()?;
         self.tell_link_state();
-        let shutdown = self.shutdown.clone();
+        let (shutdown, hand_over) = (self.shutdown.clone(), self.publisher.hand_over.clone());
         let outbox = Arc::clone(&self.publisher.outbox);
         loop {
             if let Some(end) = self.send_what_is_due(link).await? {
@@ -183,6 +193,7 @@ impl Work {
                         return Ok(End::Lost(format!("no PUBACK within {}", humantime::format_duration(timeout))));
                     }
                 }
+                () = hand_over.cancelled(), if self.phase == Phase::Running => self.phase = Phase::HandingOver,
                 () = shutdown.cancelled(), if self.phase == Phase::Running => {
                     self.phase = Phase::Draining;
                     self.delivery.release(Instant::now());
@@ -195,9 +206,12 @@ impl Work {
     /// Hands the next packet to the connection, if one is due; yields the end when the last has been acknowledged.
     async fn send_what_is_due(&mut self, link: &Link) -> Result<Option<End>, MqttError> {
         while !self.delivery.is_waiting() {
+            if self.phase == Phase::HandingOver {
+                return Ok(Some(End::Stopped));
+            }
             let Some(lane) = self.delivery.next(self.older(), Instant::now()) else {
                 match self.phase {
-                    Phase::Running => return Ok(None),
+                    Phase::Running | Phase::HandingOver => return Ok(None),
                     Phase::Leaving => return Ok(Some(End::Stopped)),
                     Phase::Draining => {
                         self.phase = Phase::Leaving;
@@ -234,7 +248,7 @@ impl Work {
             Lane::Status => {
                 self.told_length = self.publisher.outbox.len()?;
                 let status = match self.phase {
-                    Phase::Running => self.status(),
+                    Phase::Running | Phase::HandingOver => self.status(),
                     Phase::Draining => self.status().with_state(ServiceState::Stopping),
                     Phase::Leaving => self.status().with_state(ServiceState::Offline),
                 };

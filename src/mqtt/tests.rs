@@ -44,6 +44,7 @@ struct Device {
     outbox: Arc<Outbox>,
     settings: MqttSettings,
     require_subscriber: bool,
+    hand_over: CancellationToken,
 }
 
 struct Running {
@@ -58,7 +59,14 @@ impl Device {
         let home = tempfile::tempdir().expect("a directory");
         let store = Store::open(home.path(), None).expect("usable");
         let outbox = Arc::new(Outbox::open(&store).expect("usable"));
-        Self { _home: home, store, outbox, settings: settings(broker.port()), require_subscriber: true }
+        Self {
+            _home: home,
+            store,
+            outbox,
+            settings: settings(broker.port()),
+            require_subscriber: true,
+            hand_over: CancellationToken::new(),
+        }
     }
 
     /// Queues the result or error of film `n`, with `padding` bytes more than it needs.
@@ -74,6 +82,11 @@ impl Device {
     }
 
     fn run(&self, drain: Duration) -> Running {
+        self.run_from(0, drain)
+    }
+
+    /// After so many connections of this run.
+    fn run_from(&self, session: u64, drain: Duration) -> Running {
         let publisher = Publisher {
             settings: self.settings.clone(),
             require_subscriber: self.require_subscriber,
@@ -95,9 +108,10 @@ impl Device {
             },
             outbox: Arc::clone(&self.outbox),
             pulse: Pulse::new("the publisher"),
+            hand_over: self.hand_over.clone(),
         };
         let (condition, seen) = watch::channel(Condition::default());
-        let (told, link) = watch::channel(LinkState::default());
+        let (told, link) = watch::channel(LinkState { session, ..LinkState::default() });
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(publisher.run(seen, told, shutdown.clone(), drain));
         Running { condition, link, shutdown, task }
@@ -327,6 +341,36 @@ async fn a_stop_says_stopping_then_offline_and_a_drop_leaves_it_to_the_will() {
     let will = next_json(&mut status, |_| true).await;
     assert_eq!((&will["state"], &will["session"]), (&"offline".into(), &1.into()));
     assert_eq!(will["boot_id"], device.store.boot_id());
+}
+
+#[tokio::test]
+async fn the_next_publisher_takes_over_without_a_goodbye_of_this_one() {
+    let broker = LoopbackBroker::start().await.expect("a port");
+    let mut status = broker.subscribe(STATUS);
+    let mut results = broker.subscribe(RESULT);
+    let mut device = Device::new(&broker);
+    let running = device.run(LONG);
+    next_json(&mut status, |status| status["state"] == "online").await;
+    device.hand_over.cancel();
+    timeout(PATIENCE, running.task).await.expect("it leaves").expect("no panic").expect("no error");
+    let session = running.link.borrow().session;
+    device.hand_over = CancellationToken::new();
+    device.append(EventKind::Result, 0, 0);
+    let next = device.run_from(session, LONG);
+    let birth = next_json(&mut status, |_| true).await;
+    assert_eq!((&birth["state"], &birth["session"]), (&"online".into(), &2.into()), "nothing was said in between");
+    assert_eq!(numbers(&mut results, 1).await, [1]);
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn a_publisher_that_waits_for_a_dead_broker_makes_way_at_once() {
+    let broker = LoopbackBroker::start().await.expect("a port");
+    broker.set_faults(Faults { mute: true, ..Faults::default() });
+    let device = Device::new(&broker);
+    let running = device.run(Duration::from_secs(3600));
+    device.hand_over.cancel();
+    timeout(PATIENCE, running.task).await.expect("it leaves").expect("no panic").expect("no error");
 }
 
 #[tokio::test]

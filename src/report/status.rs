@@ -68,6 +68,8 @@ pub enum Reason {
     NoSubscriber,
     /// The broker refuses a topic (R18).
     Rejected,
+    /// The configuration was read again and is wrong; the one before stays in force (R37).
+    ConfigRejected,
 }
 
 /// What is known of the watched folder.

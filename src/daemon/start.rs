@@ -1,0 +1,146 @@
+//! Getting ready: the settings, the state, the model and its self-test.
+
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::condition::ConditionBoard;
+use super::supervise::{Ended, supervise};
+use crate::acquisition::{Ledger, Quarantine};
+use crate::analysis::{Analyst, AnalystOptions};
+use crate::config::Settings;
+use crate::health;
+use crate::inference::SELF_TEST_TOLERANCE_PX;
+use crate::model::Bundle;
+use crate::mqtt::{self, LinkState};
+use crate::outbox::Outbox;
+use crate::report::Topics;
+use crate::store::Store;
+
+/// A panic's own words may quote a film (R31); the journal has its place in the source.
+pub(super) const PANICKED: &str = "a part of the daemon panicked";
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The settings or the model bundle cannot serve; starting again will not help until a person acts.
+    #[error("{0:#}")]
+    Unfit(anyhow::Error),
+    /// A party failed while running; the service manager starts us again.
+    #[error("{0:#}")]
+    Failed(anyhow::Error),
+}
+
+/// Each time the configuration is read again: the new settings, or in words what is wrong with them.
+pub type Reloads = mpsc::Receiver<Result<Settings, String>>;
+
+/// Runs until `shutdown`, then finishes what is in hand under `settings.daemon.drain`.
+///
+/// Whatever comes from `reloads` replaces the settings, or is refused and the old ones stay (R37).
+///
+/// # Errors
+/// [`DaemonError::Unfit`] before anything runs; [`DaemonError::Failed`] when a party ends early.
+pub async fn run(settings: Settings, mut reloads: Reloads, shutdown: CancellationToken) -> Result<(), DaemonError> {
+    let prepared = prepare(&settings).map_err(DaemonError::Unfit)?;
+    let opened = tokio::task::spawn_blocking({
+        let settings = settings.clone();
+        move || open(&settings)
+    });
+    let state = opened.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Failed)?;
+    let mut serving = ready(settings, prepared, &state.store).await?;
+    let condition = Arc::new(ConditionBoard::new(serving.analyst.model().clone()));
+    // One for the whole run: connections are counted through (R26).
+    let links = watch::Sender::new(LinkState::default());
+    loop {
+        let ended = supervise(serving, &state, &condition, &links, &mut reloads, &shutdown).await;
+        match ended.map_err(DaemonError::Failed)? {
+            Ended::Stopped => return Ok(()),
+            Ended::Renewed(renewed) => serving = *renewed,
+        }
+    }
+}
+
+/// Settings that may be run, and the model that has passed its self-test under them.
+pub(super) struct Serving {
+    pub(super) settings: Settings,
+    pub(super) topics: Topics,
+    pub(super) analyst: Analyst,
+}
+
+/// What must be right before anything starts.
+pub(super) struct Prepared {
+    bundle: Bundle,
+    topics: Topics,
+}
+
+/// What survives a restart, and is kept when the configuration is read again.
+pub(super) struct State {
+    pub(super) store: Store,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) ledger: Ledger,
+    pub(super) quarantine: Quarantine,
+}
+
+/// Blocking: it reads the bundle.
+pub(super) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
+    let bundle = Bundle::open(&settings.model.directory)?;
+    let topics = Topics::new(&settings.site.site, &settings.site.device)?;
+    mqtt::check(&settings.mqtt)?;
+    Ok(Prepared { bundle, topics })
+}
+
+fn open(settings: &Settings) -> anyhow::Result<State> {
+    let directory = &settings.state.directory;
+    let store = Store::open(directory, settings.result.token_key_file.as_deref())?;
+    let outbox = Arc::new(Outbox::open(&store)?);
+    let ledger = Ledger::open(Arc::clone(store.database()))?;
+    let quarantine = Quarantine::open(directory)?;
+    let waiting = outbox.len()?;
+    info!("state in {}: epoch {}, {waiting} events wait for the broker", directory.display(), store.epoch());
+    Ok(State { store, outbox, ledger, quarantine })
+}
+
+/// Loads the network and tries it on the golden film, off the runtime's threads; the bundle's bytes are then let go.
+pub(super) async fn ready(settings: Settings, prepared: Prepared, store: &Store) -> Result<Serving, DaemonError> {
+    let options = AnalystOptions {
+        max_pixels: settings.acquisition.max_pixels,
+        pixel_spacing: settings.acquisition.pixel_spacing,
+        token_key: store.token_key().clone(),
+    };
+    let Prepared { bundle, topics } = prepared;
+    let tried = tokio::task::spawn_blocking(move || {
+        let mut analyst = Analyst::new(&bundle, options)?;
+        let off_px = analyst.self_test(&bundle)?;
+        if off_px > SELF_TEST_TOLERANCE_PX {
+            return Err(anyhow!(
+                "the self-test failed: on the bundle's golden film a landmark is {off_px:.2} px from where it should \
+                 be, {SELF_TEST_TOLERANCE_PX} px are allowed; reinstall the model bundle"
+            ));
+        }
+        match health::gpus() {
+            Ok(gpus) => gpus.iter().for_each(|gpu| info!("found {gpu}; the network runs on the CPU")),
+            Err(reason) => info!("no GPU: {reason}"),
+        }
+        let model = analyst.model();
+        info!("{} {} on {}: self-test within {off_px:.3} px", model.name, model.version, model.backend);
+        drop(bundle);
+        return_freed_memory();
+        Ok(analyst)
+    });
+    let analyst = tried.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Unfit)?;
+    Ok(Serving { settings, topics, analyst })
+}
+
+/// Gives the system back what loading a network has freed: its file, its graph and its plain kernels, about a hundred
+/// megabytes that the allocator would keep for ever.
+fn return_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "glibc has no other door to this")]
+    // SAFETY: malloc_trim has no preconditions and may be called from any thread (malloc_trim(3), "MT-Safe").
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
