@@ -215,3 +215,31 @@ async fn a_device_with_a_new_name_says_goodbye_under_the_old_one() {
     assert_eq!((topic.as_str(), &birth["state"]), ("xr/v1/clinic/ceph-2/status", &json!("online")));
     assert_eq!(daemon.stopped().code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_crash_loop_ends_in_safe_mode_and_the_suspect_in_quarantine() {
+    let Some(broker) = Mosquitto::start(|_| String::new()) else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let (suspect, good) = (film(Kind::Png, 0), film(Kind::Png, 1));
+    home.drop_film("suspect.png", &suspect);
+    // Twice on the film, which is one try less than it has; three times before its try is counted.
+    for point in ["film.analysed", "film.received", "film.received", "film.analysed", "film.received"] {
+        assert_eq!(home.start_to_crash_at(point).ended().code(), None, "{point}");
+    }
+    let daemon = home.start();
+    let safe = |status: &Value| status["state"] == "degraded" && status["reasons"] == json!(["safe_mode"]);
+    witness.until("safe mode", |witness| witness.on("status").any(safe)).await;
+    witness.until("the refusal", |witness| witness.on("error").next().is_some()).await;
+    let refusal = witness.on("error").next().expect("heard");
+    assert_eq!((&refusal["data"]["stage"], &refusal["data"]["attempts"]), (&json!("crash"), &json!(2)));
+    assert!(home.state().join("quarantine").join(sha256(&suspect)).exists());
+    home.drop_film("good.png", &good);
+    witness.result_of(&sha256(&good)).await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+
+    // A clean end is the end of the loop.
+    let daemon = home.start();
+    witness.idle(7).await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+}

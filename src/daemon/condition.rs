@@ -24,13 +24,18 @@ impl ConditionBoard {
         self.sender.subscribe()
     }
 
-    /// From now on this model serves, under a configuration that is right.
-    pub(super) fn serves(&self, model: ModelInfo) {
+    /// From now on this model serves, under a configuration that is right, in safe mode or not.
+    pub(super) fn serves(&self, model: ModelInfo, is_safe: bool) {
         self.sender.send_if_modified(|condition| {
-            let rejected = condition.reasons.remove(&Reason::ConfigRejected);
-            let other = condition.model.as_ref() != Some(&model);
+            let before = condition.clone();
+            condition.reasons.remove(&Reason::ConfigRejected);
+            if is_safe {
+                condition.reasons.insert(Reason::SafeMode);
+            } else {
+                condition.reasons.remove(&Reason::SafeMode);
+            }
             condition.model = Some(model);
-            rejected || other
+            *condition != before
         });
     }
 
@@ -94,7 +99,9 @@ mod tests {
         let watching = board.subscribe();
         board.config_rejected();
         assert!(watching.borrow().reasons.contains(&Reason::ConfigRejected));
-        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() });
+        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, true);
+        assert_eq!(watching.borrow().reasons.iter().collect::<Vec<_>>(), [&Reason::SafeMode]);
+        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, false);
         assert!(watching.borrow().reasons.is_empty());
         assert_eq!(watching.borrow().model.as_ref().map(|model| model.version.as_str()), Some("2.0.0"));
     }

@@ -10,6 +10,7 @@ mod condition;
 mod reload;
 mod service_manager;
 mod start;
+mod starts;
 mod supervise;
 mod watchdog;
 mod worker;

@@ -1,13 +1,16 @@
 //! Getting ready: the settings, the state, the model and its self-test.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 use super::condition::ConditionBoard;
+use super::starts;
 use super::supervise::{Ended, supervise};
 use crate::acquisition::{Ledger, Quarantine};
 use crate::analysis::{Analyst, AnalystOptions};
@@ -50,14 +53,34 @@ pub async fn run(settings: Settings, mut reloads: Reloads, shutdown: Cancellatio
         move || open(&settings)
     });
     let state = opened.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Failed)?;
-    let mut serving = ready(settings, prepared, &state.store).await?;
+    let run = starts::begin(state.store.database());
+    let mut serving = match ready(settings, prepared, &state.store).await {
+        Ok(serving) => serving,
+        Err(error) => {
+            if matches!(error, DaemonError::Unfit(_)) {
+                // The service manager does not start us again: no loop.
+                starts::end_cleanly(state.store.database(), run);
+            }
+            return Err(error);
+        }
+    };
+    if run.is_safe {
+        error!(
+            "safe mode: the daemon ended again and again; a film it ended on goes to the quarantine without another \
+             try, until ten minutes have passed quietly"
+        );
+        serving.safe_until = Some(Instant::now() + Duration::from_secs(starts::WINDOW_S));
+    }
     let condition = Arc::new(ConditionBoard::new(serving.analyst.model().clone()));
     // One for the whole run: connections are counted through (R26).
     let links = watch::Sender::new(LinkState::default());
     loop {
         let ended = supervise(serving, &state, &condition, &links, &mut reloads, &shutdown).await;
         match ended.map_err(DaemonError::Failed)? {
-            Ended::Stopped => return Ok(()),
+            Ended::Stopped => {
+                starts::end_cleanly(state.store.database(), run);
+                return Ok(());
+            }
             Ended::Renewed(renewed) => serving = *renewed,
         }
     }
@@ -68,6 +91,8 @@ pub(super) struct Serving {
     pub(super) settings: Settings,
     pub(super) topics: Topics,
     pub(super) analyst: Analyst,
+    /// Safe mode holds until then.
+    pub(super) safe_until: Option<Instant>,
 }
 
 /// What must be right before anything starts.
@@ -131,7 +156,7 @@ pub(super) async fn ready(settings: Settings, prepared: Prepared, store: &Store)
         Ok(analyst)
     });
     let analyst = tried.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Unfit)?;
-    Ok(Serving { settings, topics, analyst })
+    Ok(Serving { settings, topics, analyst, safe_until: None })
 }
 
 /// Gives the system back what loading a network has freed: its file, its graph and its plain kernels, about a hundred

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -46,9 +46,9 @@ pub(super) async fn supervise(
     reloads: &mut Reloads,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let Serving { settings, topics, analyst } = serving;
+    let Serving { settings, topics, analyst, mut safe_until } = serving;
     let State { store, outbox, ledger, quarantine } = state;
-    condition.serves(analyst.model().clone());
+    condition.serves(analyst.model().clone(), safe_until.is_some());
     let mut pulses = vec![store.pulse().clone()];
     let mut pulse = |stage| {
         let pulse = Pulse::new(stage);
@@ -96,7 +96,11 @@ pub(super) async fn supervise(
 
     let mut intake = JoinSet::new();
     intake.spawn(party("the folder", {
-        let (settings, stop) = (settings.acquisition.clone(), no_more_films.clone());
+        let (mut settings, stop) = (settings.acquisition.clone(), no_more_films.clone());
+        if safe_until.is_some() {
+            // Whatever was begun and not finished is a suspect (R36).
+            settings.max_attempts = 1;
+        }
         let run = acquisition::run(settings, ledger.clone(), film_sender, folder_sender, pulse("the folder"), stop);
         async { Ok(run.await?) }
     }));
@@ -123,6 +127,11 @@ pub(super) async fn supervise(
             error = early_end(&mut intake) => break Cause::Early(error),
             error = early_end(&mut delivery) => break Cause::Early(error),
             Some(new) = reloads.recv() => new,
+            () = calm(safe_until) => {
+                info!("ten quiet minutes: safe mode ends");
+                safe_until = None;
+                Ok(settings.clone())
+            }
         };
         service_manager::reloading();
         let renewed = tokio::select! {
@@ -168,6 +177,14 @@ pub(super) async fn supervise(
             delivery_ended.ok_or_else(late)??;
             Ok(Ended::Renewed(serving))
         }
+    }
+}
+
+/// The end of safe mode, if there is one.
+async fn calm(safe_until: Option<Instant>) {
+    match safe_until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

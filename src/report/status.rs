@@ -70,6 +70,8 @@ pub enum Reason {
     Rejected,
     /// The configuration was read again and is wrong; the one before stays in force (R37).
     ConfigRejected,
+    /// The daemon ended again and again: films it ended on are quarantined at once (R36).
+    SafeMode,
 }
 
 /// What is known of the watched folder.
