@@ -25,6 +25,7 @@ mod settle;
 mod survey;
 mod task;
 mod watch;
+mod withdrawn;
 
 pub use after::apply_after;
 pub use completeness::{Completeness, completeness};
@@ -38,3 +39,4 @@ pub use open::{FolderIdentity, ReadError, Root};
 pub use quarantine::{Quarantine, QuarantineError, Reason};
 pub use settle::{Due, Settle};
 pub use task::{AcquisitionError, FolderState, run};
+pub use withdrawn::Withdrawn;

@@ -1,9 +1,9 @@
 //! Getting ready: the settings, the state, the model and its self-test.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use tracing::{error, info};
 use super::condition::ConditionBoard;
 use super::starts;
 use super::supervise::{Ended, supervise};
-use crate::acquisition::{Ledger, Quarantine};
+use crate::acquisition::{Ledger, Quarantine, Withdrawn};
 use crate::analysis::{Analyst, AnalystOptions};
 use crate::config::Settings;
 use crate::health;
@@ -107,6 +107,7 @@ pub(super) struct State {
     pub(super) outbox: Arc<Outbox>,
     pub(super) ledger: Ledger,
     pub(super) quarantine: Quarantine,
+    pub(super) withdrawn: Arc<Withdrawn>,
 }
 
 /// Blocking: it reads the bundle.
@@ -123,9 +124,13 @@ fn open(settings: &Settings) -> anyhow::Result<State> {
     let outbox = Arc::new(Outbox::open(&store)?);
     let ledger = Ledger::open(Arc::clone(store.database()))?;
     let quarantine = Quarantine::open(directory)?;
+    let withdrawn = Withdrawn::open(directory).with_context(|| format!("cannot write in {}", directory.display()))?;
+    if let Some(film) = withdrawn.settle(&ledger, SystemTime::now())? {
+        info!("an attempt on film {} does not count: its result could not be written", &film.to_string()[..12]);
+    }
     let waiting = outbox.len()?;
     info!("state in {}: epoch {}, {waiting} events wait for the broker", directory.display(), store.epoch());
-    Ok(State { store, outbox, ledger, quarantine })
+    Ok(State { store, outbox, ledger, quarantine, withdrawn: Arc::new(withdrawn) })
 }
 
 /// Loads the network and tries it on the golden film, off the runtime's threads; the bundle's bytes are then let go.

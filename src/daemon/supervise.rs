@@ -47,7 +47,7 @@ pub(super) async fn supervise(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let Serving { settings, topics, analyst, mut safe_until } = serving;
-    let State { store, outbox, ledger, quarantine } = state;
+    let State { store, outbox, ledger, quarantine, withdrawn } = state;
     condition.serves(analyst.model().clone(), safe_until.is_some());
     let mut pulses = vec![store.pulse().clone()];
     let mut pulse = |stage| {
@@ -84,6 +84,7 @@ pub(super) async fn supervise(
         ledger: ledger.clone(),
         outbox: Arc::clone(outbox),
         quarantine: quarantine.clone(),
+        withdrawn: Arc::clone(withdrawn),
         origin: Origin::new(&topics),
         config_hash: settings.hash(),
         condition: Arc::clone(condition),

@@ -12,8 +12,8 @@ use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
 use crate::acquisition::{
-    Acquired, AcquiredFilm, FAULT_LOG_INTERVAL, FaultLog, FilmSource, Ledger, LedgerError, Outcome, Quarantine,
-    QuarantineError, Reason, RefusedFile,
+    Acquired, AcquiredFilm, FAULT_LOG_INTERVAL, FaultLog, FilmId, FilmSource, Ledger, LedgerError, Outcome, Quarantine,
+    QuarantineError, Reason, RefusedFile, Withdrawn,
 };
 use crate::analysis::{Analysis, Analyst};
 use crate::crash_point;
@@ -32,6 +32,7 @@ pub(super) struct Worker {
     pub(super) ledger: Ledger,
     pub(super) outbox: Arc<Outbox>,
     pub(super) quarantine: Quarantine,
+    pub(super) withdrawn: Arc<Withdrawn>,
     pub(super) origin: Origin,
     /// Part of every event's id (R27).
     pub(super) config_hash: String,
@@ -115,6 +116,24 @@ impl Worker {
         let identity = film.source.film;
         let attempts = self.ledger.begin_attempt(identity, SystemTime::now())?;
         crash_point::reach("attempt.counted");
+        self.attempt(film, attempts).inspect_err(|fault| {
+            if fault.disposition() == Disposition::Retry {
+                self.withdraw(identity);
+            }
+        })
+    }
+
+    /// The disk refused, not the film: the attempt must not count against it, at the latest from the next start on.
+    fn withdraw(&self, film: FilmId) {
+        if self.ledger.withdraw_attempt(film, SystemTime::now()).is_err()
+            && let Err(error) = self.withdrawn.note(film)
+        {
+            let name = film.to_string();
+            error!("the disk takes nothing at all, so film {} has one attempt less: {error}", short(&name));
+        }
+    }
+
+    fn attempt(&mut self, film: &AcquiredFilm, attempts: u32) -> Result<(), WorkerError> {
         let analysis = match self.analyst.analyse(&film.bytes) {
             Ok(analysis) => analysis,
             Err(error) if error.disposition() == Disposition::Reject => {
@@ -127,12 +146,7 @@ impl Worker {
         let id = EventId::of_result(&result.image.sha256, &result.model.sha256, &self.config_hash);
         match self.origin.result(id, result, film.acquired, SystemTime::now()) {
             Ok(draft) => {
-                let sequence =
-                    self.commit(&draft, &film.source, |sequence| Outcome::Done { sequence }).inspect_err(|_| {
-                        // The disk refused, not the film: the attempt must not count against it. If even that cannot
-                        // be written, the film has one attempt less.
-                        let _ = self.ledger.withdraw_attempt(identity, SystemTime::now());
-                    })?;
+                let sequence = self.commit(&draft, &film.source, |sequence| Outcome::Done { sequence })?;
                 let timing = &result.timing;
                 info!(
                     "film {}: {} landmarks, event {sequence}; decoded in {:.0} ms, framed in {:.0} ms, localized in \
