@@ -20,6 +20,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use daemon::Home;
@@ -38,14 +39,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The receiving end of what a service tells.
 struct ServiceManager {
     directory: TempDir,
-    socket: UnixDatagram,
+    told: Receiver<String>,
 }
 
 impl ServiceManager {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = UnixDatagram::bind(directory.path().join("notify")).expect("a socket");
-        Self { directory, socket }
+        let (sender, told) = channel();
+        // The kernel keeps ten messages, and a service waits for room.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                if sender.send(String::from_utf8_lossy(&buffer[..length]).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { directory, told }
     }
 
     fn environment(&self) -> [(&'static str, OsString); 2] {
@@ -55,10 +66,7 @@ impl ServiceManager {
 
     /// The next thing the service tells, if it comes within `patience`.
     fn told(&self, patience: Duration) -> Option<String> {
-        let mut buffer = [0; 4096];
-        self.socket.set_read_timeout(Some(patience)).expect("not zero");
-        let length = self.socket.recv(&mut buffer).ok()?;
-        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        self.told.recv_timeout(patience).ok()
     }
 
     fn until_told(&self, words: &str) {

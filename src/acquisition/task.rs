@@ -295,8 +295,9 @@ impl Folder {
             Some(_) => now + STALLED,
             None => self.next_round,
         };
-        // What is due already waits for room, which a job or the pipeline makes.
-        self.settle.next().filter(|&due| due > now).map_or(round, |due| due.min(round))
+        // One that fell due since the last look is in the past: the loop turns at once. What is due and was looked at
+        // waits for room, which a job or the pipeline makes, and is not named here.
+        self.settle.next().map_or(round, |due| due.min(round))
     }
 
     pub(super) fn tell(&self, state: FolderState) {
