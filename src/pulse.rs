@@ -59,11 +59,16 @@ impl Pulse {
         Busy { work: Arc::clone(&self.work), number }
     }
 
+    /// For how long the oldest piece of work under way has gone on at `now`; `None` while the stage is idle.
+    #[must_use]
+    pub fn busy_for(&self, now: Instant) -> Option<Duration> {
+        lock(&self.work).under_way.first_key_value().map(|(_, since)| now.saturating_duration_since(*since))
+    }
+
     /// Whether some piece of work has gone on for longer than `budget` at `now`; the oldest, if so.
     #[must_use]
     pub fn late(&self, budget: Duration, now: Instant) -> Option<Late> {
-        let since = *lock(&self.work).under_way.first_key_value()?.1;
-        let busy = now.saturating_duration_since(since);
+        let busy = self.busy_for(now)?;
         (busy > budget).then_some(Late { stage: self.stage, busy })
     }
 }

@@ -148,6 +148,7 @@ impl Device {
             },
             outbox: Arc::clone(&self.outbox),
             pulse: Pulse::new("the publisher"),
+            observer: landmarkd::mqtt::LinkObserver::default(),
             hand_over: CancellationToken::new(),
         };
         let (condition, seen) = watch::channel(Condition::default());

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure};
 use crate::config::{
-    AcquisitionSettings, AfterPublish, DaemonSettings, LogFormat, LogSettings, ModelSettings, MqttSettings,
-    ResultSettings, Settings, SiteSettings, StateSettings,
+    AcquisitionSettings, AfterPublish, DaemonSettings, HealthSettings, LogFormat, LogSettings, ModelSettings,
+    MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
 };
 use crate::daemon;
 use crate::mqtt::loopback_broker::{LoopbackBroker, Subscriber};
@@ -164,6 +164,7 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
         },
         result: ResultSettings { require_subscriber: false, fresh: Duration::from_secs(300), token_key_file: None },
         daemon: DaemonSettings { drain: Duration::from_secs(5), budget: PATIENCE },
+        health: HealthSettings { listen: None, host_name: None, overlays: 0, overlays_bytes: 0 },
         log: LogSettings { filter: "warn".to_owned(), format: LogFormat::Text },
     }
 }

@@ -1,7 +1,8 @@
 //! Every default of the configuration, in one place.
 
 use super::file::{
-    AcquisitionSection, After, DaemonSection, LogFormatName, LogSection, MqttSection, ResultSection, StateSection,
+    AcquisitionSection, After, DaemonSection, HealthSection, LogFormatName, LogSection, MqttSection, ResultSection,
+    StateSection,
 };
 
 /// Where the configuration is looked for when the command line does not say.
@@ -72,6 +73,13 @@ impl Default for ResultSection {
 impl Default for DaemonSection {
     fn default() -> Self {
         Self { drain_s: 20, budget_s: 60 }
+    }
+}
+
+impl Default for HealthSection {
+    fn default() -> Self {
+        let listen = "127.0.0.1:9464".to_owned();
+        Self { listen, host_name: None, allow_remote: false, overlays: 20, overlays_mib: 24 }
     }
 }
 

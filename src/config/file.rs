@@ -25,6 +25,8 @@ pub struct ConfigFile {
     pub result: ResultSection,
     /// Starting and stopping.
     pub daemon: DaemonSection,
+    /// What is shown over HTTP.
+    pub health: HealthSection,
     /// The journal.
     pub log: LogSection,
 }
@@ -153,6 +155,22 @@ pub struct DaemonSection {
     pub drain_s: u64,
     /// How long one piece of work may take (R35).
     pub budget_s: u64,
+}
+
+/// `[health]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthSection {
+    /// Where the status page and the metrics are; empty: nowhere (R45).
+    pub listen: String,
+    /// A name besides localhost and the address.
+    pub host_name: Option<String>,
+    /// An address that is not loopback.
+    pub allow_remote: bool,
+    /// Pictures of the last films.
+    pub overlays: usize,
+    /// Their memory.
+    pub overlays_mib: usize,
 }
 
 /// `[log]`

@@ -2,7 +2,7 @@
 //!
 //! The table is in the order in which `check-config --print` prints; a test holds it equal to the file mirror.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use toml::Value;
@@ -117,6 +117,19 @@ pub(super) const KEYS: &[Key] = &[
         "60 suits every film; a stage that hangs for longer is restarted by the watchdog of the unit",
     ),
     key(
+        "health.listen",
+        Allowed::Text("an IP address and a port such as \"127.0.0.1:9464\", or empty", is_listen),
+        "empty switches the status page, the metrics and the health checks off",
+    ),
+    key(
+        "health.host_name",
+        Allowed::Text("a host name or address, without scheme or port", is_host),
+        "leave it out where the page is opened as localhost or by its address",
+    ),
+    key("health.allow_remote", Allowed::Flag, "true shows state and pictures to everyone who reaches the port"),
+    key("health.overlays", Allowed::Whole(0, 20, "pictures"), "20 fill the page; 0 makes none"),
+    key("health.overlays_mib", Allowed::Whole(1, 256, "MiB"), "24 hold 20 pictures of most films"),
+    key(
         "log.filter",
         Allowed::Text("an EnvFilter directive, such as \"info,landmarkd=debug\"", is_filter),
         "info suits",
@@ -185,6 +198,10 @@ fn is_bare_name(s: &str) -> bool {
 fn is_host(s: &str) -> bool {
     let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     s.parse::<IpAddr>().is_ok() || ((1..=253).contains(&s.len()) && s.chars().all(name))
+}
+
+fn is_listen(s: &str) -> bool {
+    s.is_empty() || s.parse::<SocketAddr>().is_ok()
 }
 
 fn is_client_id(s: &str) -> bool {

@@ -19,7 +19,7 @@ pub use file::ConfigFile;
 pub use layers::{ENVIRONMENT_PREFIX, Merged};
 pub use load::{Loaded, MODEL_NAME, Surroundings, default_model_directory, load};
 pub use settings::{
-    AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, LogFormat, LogSettings, ModelSettings,
-    MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings, TlsSettings,
+    AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, HealthSettings, LogFormat, LogSettings,
+    ModelSettings, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings, TlsSettings,
 };
 pub use validate::validate;

@@ -1,5 +1,6 @@
 //! The validated settings: what every other room reads, free of file formats.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub result: ResultSettings,
     /// Starting and stopping.
     pub daemon: DaemonSettings,
+    /// What is shown over HTTP.
+    pub health: HealthSettings,
     /// The journal.
     pub log: LogSettings,
 }
@@ -171,6 +174,19 @@ pub struct DaemonSettings {
     pub drain: Duration,
     /// How long one piece of work, a film or an answer of the disk, may take before the watchdog gives up (R35).
     pub budget: Duration,
+}
+
+/// What is shown over HTTP (R45).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// Where; absent: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// A name besides localhost and the address under which browsers reach it.
+    pub host_name: Option<String>,
+    /// Pictures of the last films that are kept.
+    pub overlays: usize,
+    /// Their memory.
+    pub overlays_bytes: usize,
 }
 
 /// The journal.

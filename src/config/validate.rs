@@ -1,21 +1,21 @@
 //! From the file mirror to the settings: what is required, what goes together, and the units of the program.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::defaults::{MQTT_PORT, MQTT_TLS_PORT};
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::file::{
-    AcquisitionSection, After, ConfigFile, DaemonSection, LogFormatName, LogSection, ModelSection, MqttSection,
-    ResultSection, SiteSection, StateSection,
+    AcquisitionSection, After, ConfigFile, DaemonSection, HealthSection, LogFormatName, LogSection, ModelSection,
+    MqttSection, ResultSection, SiteSection, StateSection,
 };
 use super::keys;
 use super::layers::Merged;
 use super::load::Surroundings;
 use super::settings::{
-    AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, LogFormat, LogSettings, ModelSettings,
-    MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings, TlsSettings,
+    AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, HealthSettings, LogFormat, LogSettings,
+    ModelSettings, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings, TlsSettings,
 };
 use crate::geometry::{PixelSpacing, SpacingSource};
 
@@ -27,7 +27,7 @@ use crate::geometry::{PixelSpacing, SpacingSource};
 /// Every missing key and every conflict between keys.
 pub fn validate(merged: &Merged, surroundings: &Surroundings) -> Result<Settings, ConfigErrors> {
     let mut check = Check { merged, surroundings, errors: Vec::new() };
-    let ConfigFile { site, acquisition, state, model, mqtt, result, daemon, log } = &merged.file;
+    let ConfigFile { site, acquisition, state, model, mqtt, result, daemon, health, log } = &merged.file;
     let site = check.site(site);
     let settings = Settings {
         acquisition: check.acquisition(acquisition),
@@ -36,6 +36,7 @@ pub fn validate(merged: &Merged, surroundings: &Surroundings) -> Result<Settings
         mqtt: check.mqtt(mqtt, &site),
         result: check.result(result),
         daemon: daemon_settings(daemon),
+        health: check.health(health),
         log: log_settings(log),
         site,
     };
@@ -202,6 +203,20 @@ impl Check<'_> {
             fresh: Duration::from_secs(*fresh_s),
             token_key_file: token_key_file.as_deref().map(|file| self.secret(file)),
         }
+    }
+
+    fn health(&mut self, section: &HealthSection) -> HealthSettings {
+        let HealthSection { listen, host_name, allow_remote, overlays, overlays_mib } = section;
+        // Empty is nowhere, and anything else that is no address does not get past the table of keys.
+        let address: Option<SocketAddr> = listen.parse().ok();
+        if address.is_some_and(|address| !address.ip().is_loopback()) && !allow_remote {
+            let problem = "is reachable from other machines, and health.allow_remote is false".to_owned();
+            let remedy =
+                "listen on 127.0.0.1, or set health.allow_remote = true where everyone on the network may see films";
+            self.conflict("health.listen", format!("{listen:?}"), problem, remedy);
+        }
+        let overlays_bytes = overlays_mib << 20;
+        HealthSettings { listen: address, host_name: host_name.clone(), overlays: *overlays, overlays_bytes }
     }
 
     /// The file of a secret; a bare name is one of the service manager's credentials (an absolute path stays).

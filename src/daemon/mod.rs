@@ -12,6 +12,7 @@ mod service_manager;
 mod start;
 mod starts;
 mod supervise;
+mod visible;
 mod watchdog;
 mod worker;
 

@@ -19,8 +19,8 @@ pub(super) async fn renew(
     if let Some(key) = needs_restart(old, &new) {
         return Err(format!("{key} cannot change while the daemon runs: restart it (systemctl restart landmarkd)"));
     }
-    if old.log != new.log {
-        warn!("log.filter and log.format hold from the next start on");
+    if old.log != new.log || old.health != new.health {
+        warn!("log.* and health.* hold from the next start on");
     }
     let settings = new.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(&settings)).await.map_err(|_| PANICKED)?;

@@ -7,11 +7,13 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
 use super::condition::ConditionBoard;
 use super::starts;
 use super::supervise::{Ended, supervise};
+use super::visible::{self, Visible, Waiting};
 use crate::acquisition::{Ledger, Quarantine, Withdrawn};
 use crate::analysis::{Analyst, AnalystOptions};
 use crate::config::Settings;
@@ -20,7 +22,7 @@ use crate::inference::SELF_TEST_TOLERANCE_PX;
 use crate::model::Bundle;
 use crate::mqtt::{self, LinkState};
 use crate::outbox::Outbox;
-use crate::report::Topics;
+use crate::report::{EventKind, Topics};
 use crate::store::Store;
 
 /// A panic's own words may quote a film (R31); the journal has its place in the source.
@@ -74,8 +76,16 @@ pub async fn run(settings: Settings, mut reloads: Reloads, shutdown: Cancellatio
     let condition = Arc::new(ConditionBoard::new(serving.analyst.model().clone()));
     // One for the whole run: connections are counted through (R26).
     let links = watch::Sender::new(LinkState::default());
+    let visible = Arc::new(Visible::new(&serving.settings.health, Waiting::new(state.waiting.0, state.waiting.1)));
+    let _server = AbortOnDropHandle::new(tokio::spawn(visible::serve(
+        Arc::clone(&visible),
+        serving.settings.health.clone(),
+        condition.subscribe(),
+        links.subscribe(),
+        shutdown.clone(),
+    )));
     loop {
-        let ended = supervise(serving, &state, &condition, &links, &mut reloads, &shutdown).await;
+        let ended = supervise(serving, &state, &condition, &visible, &links, &mut reloads, &shutdown).await;
         match ended.map_err(DaemonError::Failed)? {
             Ended::Stopped => {
                 starts::end_cleanly(state.store.database(), run);
@@ -108,6 +118,8 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     pub(super) quarantine: Quarantine,
     pub(super) withdrawn: Arc<Withdrawn>,
+    /// How many events waited at the start, and when the oldest of them was acquired.
+    pub(super) waiting: (u64, Option<SystemTime>),
 }
 
 /// Blocking: it reads the bundle.
@@ -130,7 +142,9 @@ fn open(settings: &Settings) -> anyhow::Result<State> {
     }
     let waiting = outbox.len()?;
     info!("state in {}: epoch {}, {waiting} events wait for the broker", directory.display(), store.epoch());
-    Ok(State { store, outbox, ledger, quarantine, withdrawn: Arc::new(withdrawn) })
+    let heads = [outbox.head(EventKind::Result)?, outbox.head(EventKind::Error)?];
+    let since = heads.into_iter().flatten().map(|head| head.draft.acquired).min();
+    Ok(State { store, outbox, ledger, quarantine, withdrawn: Arc::new(withdrawn), waiting: (waiting, since) })
 }
 
 /// Loads the network and tries it on the golden film, off the runtime's threads; the bundle's bytes are then let go.

@@ -14,9 +14,11 @@ use tracing::{error, info, warn};
 use super::condition::ConditionBoard;
 use super::reload::{is_same_device, renew};
 use super::start::{PANICKED, Reloads, Serving, State};
+use super::visible::Visible;
 use super::worker::Worker;
 use super::{service_manager, watchdog};
 use crate::acquisition::{self, FolderState};
+use crate::health::Stage;
 use crate::mqtt::{LinkState, Publisher};
 use crate::pulse::Pulse;
 use crate::report::{Info, Origin};
@@ -42,17 +44,18 @@ pub(super) async fn supervise(
     serving: Serving,
     state: &State,
     condition: &Arc<ConditionBoard>,
+    visible: &Arc<Visible>,
     links: &watch::Sender<LinkState>,
     reloads: &mut Reloads,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let Serving { settings, topics, analyst, mut safe_until } = serving;
-    let State { store, outbox, ledger, quarantine, withdrawn } = state;
+    let State { store, outbox, ledger, quarantine, withdrawn, waiting: _ } = state;
     condition.serves(analyst.model().clone(), safe_until.is_some());
-    let mut pulses = vec![store.pulse().clone()];
-    let mut pulse = |stage| {
-        let pulse = Pulse::new(stage);
-        pulses.push(pulse.clone());
+    let mut pulses = vec![(Stage::Store, store.pulse().clone())];
+    let mut pulse = |stage, name| {
+        let pulse = Pulse::new(name);
+        pulses.push((stage, pulse.clone()));
         pulse
     };
     let info = Info {
@@ -72,7 +75,8 @@ pub(super) async fn supervise(
         boot_id: store.boot_id(),
         info,
         outbox: Arc::clone(outbox),
-        pulse: pulse("the publisher"),
+        pulse: pulse(Stage::Publisher, "the publisher"),
+        observer: visible.observer(),
         hand_over: hand_over.clone(),
     };
 
@@ -88,7 +92,8 @@ pub(super) async fn supervise(
         origin: Origin::new(&topics),
         config_hash: settings.hash(),
         condition: Arc::clone(condition),
-        pulse: pulse("the worker"),
+        visible: Arc::clone(visible),
+        pulse: pulse(Stage::Worker, "the worker"),
         shutdown: no_more_films.clone(),
     };
     let (film_sender, film_receiver) = mpsc::channel(1);
@@ -102,7 +107,14 @@ pub(super) async fn supervise(
             // Whatever was begun and not finished is a suspect (R36).
             settings.max_attempts = 1;
         }
-        let run = acquisition::run(settings, ledger.clone(), film_sender, folder_sender, pulse("the folder"), stop);
+        let run = acquisition::run(
+            settings,
+            ledger.clone(),
+            film_sender,
+            folder_sender,
+            pulse(Stage::Folder, "the folder"),
+            stop,
+        );
         async { Ok(run.await?) }
     }));
     intake.spawn(party("the worker", on_own_thread(worker, film_receiver)));
@@ -120,6 +132,8 @@ pub(super) async fn supervise(
         let run = publisher.run(condition.subscribe(), links.clone(), no_more_events.clone(), drain);
         async { Ok(run.await?) }
     }));
+    visible.watches(pulses.clone(), settings.daemon.budget, &settings.site);
+    let pulses = pulses.into_iter().map(|(_, pulse)| pulse).collect();
     let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(pulses, settings.daemon.budget)));
 
     let cause = loop {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::mem::Discriminant;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use redb::Database;
 use tokio::sync::mpsc;
@@ -11,13 +11,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
+use super::visible::Visible;
 use crate::acquisition::{
     Acquired, AcquiredFilm, FAULT_LOG_INTERVAL, FaultLog, FilmId, FilmSource, Ledger, LedgerError, Outcome, Quarantine,
-    QuarantineError, Reason, RefusedFile, Withdrawn,
+    QuarantineError, Reason, Refusal, RefusedFile, Withdrawn,
 };
 use crate::analysis::{Analysis, Analyst};
 use crate::crash_point;
 use crate::disposition::Disposition;
+use crate::health::FilmEnd;
 use crate::outbox::{Outbox, OutboxError};
 use crate::pulse::Pulse;
 use crate::report::{Draft, EventId, FilmError, Origin, ReportError, Stage};
@@ -37,6 +39,7 @@ pub(super) struct Worker {
     /// Part of every event's id (R27).
     pub(super) config_hash: String,
     pub(super) condition: Arc<ConditionBoard>,
+    pub(super) visible: Arc<Visible>,
     /// Busy with a film; to wait for one is no work.
     pub(super) pulse: Pulse,
     pub(super) shutdown: CancellationToken,
@@ -102,8 +105,9 @@ impl Worker {
             if fault.disposition() != Disposition::Retry {
                 return Err(fault);
             }
+            self.visible.store_failed();
             // By what refused, not by the words: they may name this film's entry in the quarantine.
-            if let Some(times) = faults.occurred(fault.kind(), std::time::Instant::now()) {
+            if let Some(times) = faults.occurred(fault.kind(), Instant::now()) {
                 let cause = chain(&fault).join(": ");
                 warn!("a film must wait, it stays in the folder and is tried again ({times} times so far): {cause}");
             }
@@ -157,6 +161,7 @@ impl Worker {
                     timing.frame_ms,
                     timing.inference_ms
                 );
+                self.visible.accepted(sequence, film.acquired, analysis);
                 Ok(())
             }
             Err(error) => self.quarantine_film(film, Stage::Report, chain(&error), attempts),
@@ -185,6 +190,7 @@ impl Worker {
         let sequence =
             self.refuse(&refusal, &name, &film.source, film.acquired, |sequence| Outcome::Quarantined { sequence })?;
         warn!("film {}: refused as event {sequence}, kept in {}: {message}", short(&name), entry.display());
+        self.visible.refused(sequence, quarantined(stage), film.acquired);
         Ok(())
     }
 
@@ -196,6 +202,12 @@ impl Worker {
         let outcome = |sequence| Outcome::Refused { sequence };
         let sequence = self.refuse(&refusal, &name, &file.source, file.acquired, outcome)?;
         warn!("film {}: refused as event {sequence}: {message}", short(&name));
+        let end = match file.why {
+            Refusal::Incomplete { .. } => FilmEnd::Incomplete,
+            Refusal::TooLarge { .. } => FilmEnd::TooLarge,
+            Refusal::Unreadable => FilmEnd::Unreadable,
+        };
+        self.visible.refused(sequence, end, file.acquired);
         Ok(())
     }
 
@@ -219,16 +231,28 @@ impl Worker {
         source: &FilmSource,
         outcome: impl FnOnce(u64) -> Outcome,
     ) -> Result<u64, WorkerError> {
-        let now = SystemTime::now();
+        let (now, began) = (SystemTime::now(), Instant::now());
         let tx = self.database.begin_write().map_err(WorkerError::store)?;
         let sequence = self.outbox.append(&tx, draft)?;
         self.ledger.finish(&tx, source, outcome(sequence), now)?;
         crash_point::reach("event.appended");
         tx.commit().map_err(WorkerError::store)?;
         crash_point::reach("event.committed");
+        self.visible.queued(draft.kind, sequence, began.elapsed());
         self.outbox.wake();
         self.condition.film_finished(now);
         Ok(sequence)
+    }
+}
+
+/// Why a film is kept in the quarantine.
+const fn quarantined(stage: Stage) -> FilmEnd {
+    match stage {
+        // A film is read before it gets here; what fails then is its bytes.
+        Stage::Read | Stage::Decode => FilmEnd::Decode,
+        Stage::Inference => FilmEnd::Inference,
+        Stage::Report => FilmEnd::Report,
+        Stage::Crash => FilmEnd::Crash,
     }
 }
 

@@ -222,7 +222,7 @@ impl Delivery {
 }
 
 /// MQTT 5.0, table 3-4.
-const fn code(reason: PubAckReason) -> u8 {
+pub(super) const fn code(reason: PubAckReason) -> u8 {
     match reason {
         PubAckReason::Success => 0,
         PubAckReason::NoMatchingSubscribers => 16,

@@ -24,5 +24,5 @@ mod tls;
 
 pub use delivery::Hold;
 pub use options::check;
-pub use publisher::{LinkState, MqttError, Publisher};
+pub use publisher::{LinkEvent, LinkObserver, LinkState, MqttError, Publisher};
 pub use tls::TlsError;

@@ -15,11 +15,64 @@ use crate::config::MqttSettings;
 use crate::disposition::Disposition;
 use crate::outbox::{Outbox, OutboxError};
 use crate::pulse::Pulse;
-use crate::report::{Condition, Info, Topics};
+use crate::report::{Condition, EventKind, Info, Topics};
 use crate::secret::SecretError;
 
 /// How long the packet under way may hold up the next publisher; it sends the event again.
 const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// What happened on the way to the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The broker accepted us.
+    Made,
+    /// A connection could not be made.
+    Failed,
+    /// A connection broke or was closed.
+    Lost,
+    /// The broker answered a publication of any kind with this reason code.
+    Acknowledged {
+        /// MQTT 5.0, 3.4.2.1.
+        code: u8,
+    },
+    /// An event left the outbox, for the broker has it.
+    Delivered {
+        /// Its kind.
+        kind: EventKind,
+        /// Its number.
+        sequence: u64,
+        /// From sending to the answer.
+        took: Duration,
+    },
+}
+
+/// Whoever wants to know what happens; called on the publisher's own task, so it must not wait.
+#[derive(Clone)]
+pub struct LinkObserver(Arc<dyn Fn(LinkEvent) + Send + Sync>);
+
+impl LinkObserver {
+    /// Calls `tell` with everything that happens.
+    pub fn new(tell: impl Fn(LinkEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    pub(super) fn tell(&self, event: LinkEvent) {
+        (self.0)(event);
+    }
+}
+
+impl Default for LinkObserver {
+    /// Nobody.
+    fn default() -> Self {
+        Self::new(|_| {})
+    }
+}
+
+impl std::fmt::Debug for LinkObserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LinkObserver")
+    }
+}
 
 /// Everything the publisher needs; [`run`](Self::run) consumes it.
 #[derive(Debug)]
@@ -40,6 +93,8 @@ pub struct Publisher {
     pub outbox: Arc<Outbox>,
     /// Busy with the outbox; to wait for the broker is no work.
     pub pulse: Pulse,
+    /// Hears of connections and publications.
+    pub observer: LinkObserver,
     /// When it is cancelled, another publisher of the same device takes over: this one leaves without a word, as soon
     /// as the packet under way is acknowledged.
     pub hand_over: CancellationToken,

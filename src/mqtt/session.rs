@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::backoff::{Backoff, Reconnect};
-use super::delivery::{Delivery, Hold, Lane, Policy, Verdict};
+use super::delivery::{Delivery, Hold, Lane, Policy, Verdict, code};
 use super::link::{Link, Message, Signal};
 use super::options::options;
 use super::seldom::Seldom;
-use super::{LinkState, MqttError, Publisher};
+use super::{LinkEvent, LinkState, MqttError, Publisher};
 use crate::config::MqttSettings;
 use crate::crash_point;
 use crate::outbox::{Head, Outbox, OutboxError};
@@ -59,6 +59,8 @@ pub(super) struct Work {
     phase: Phase,
     session: u64,
     delivery: Delivery,
+    /// When the packet under way was sent.
+    sent_at: Instant,
     reconnect: Reconnect,
     /// A lost connection was told, so that the next one is too.
     loss_told: bool,
@@ -86,6 +88,7 @@ impl Work {
         let session = link_state.borrow().session;
         Self {
             delivery: Delivery::new(policy, seed),
+            sent_at: Instant::now(),
             reconnect: Reconnect::new(
                 Backoff::new(RECONNECT_PAUSE, publisher.settings.max_backoff, seed),
                 publisher.settings.keep_alive * SOUND_KEEP_ALIVES,
@@ -119,7 +122,10 @@ impl Work {
                         link.close().await;
                         return Ok(());
                     }
-                    End::Lost(reason) => reason,
+                    End::Lost(reason) => {
+                        self.publisher.observer.tell(LinkEvent::Lost);
+                        reason
+                    }
                 },
                 Err(reason) => reason,
             };
@@ -144,7 +150,8 @@ impl Work {
         self.session += 1;
         let will = (self.topic(Lane::Status), to_json(&self.status().with_state(ServiceState::Offline)));
         let options = options(&self.publisher.settings, Some(will)).map_err(|error| chain(&error))?;
-        let link = Link::open(options).await?;
+        let link = Link::open(options).await.inspect_err(|_| self.publisher.observer.tell(LinkEvent::Failed))?;
+        self.publisher.observer.tell(LinkEvent::Made);
         self.reconnect.connected(Instant::now());
         if std::mem::take(&mut self.loss_told) {
             let MqttSettings { host, port, .. } = &self.publisher.settings;
@@ -237,7 +244,8 @@ impl Work {
             if !link.publish(message) {
                 return Ok(Some(End::Lost("the connection takes nothing".to_owned())));
             }
-            self.delivery.sent(lane, Instant::now());
+            self.sent_at = Instant::now();
+            self.delivery.sent(lane, self.sent_at);
         }
         Ok(None)
     }
@@ -289,13 +297,17 @@ impl Work {
     async fn acknowledged(&mut self, reason: PubAckReason) -> Result<(), MqttError> {
         let before = self.reasons();
         let now = Instant::now();
+        self.publisher.observer.tell(LinkEvent::Acknowledged { code: code(reason) });
         match self.delivery.acknowledged(reason, now) {
             Verdict::Delivered(lane @ (Lane::Result | Lane::Error)) => {
                 self.reconnect.delivered();
                 if let Some(Head { sequence, draft }) = self.heads[slot(lane)].take() {
                     crash_point::reach("event.acknowledged");
-                    self.write(move |outbox| outbox.acknowledge(draft.kind, sequence)).await?;
+                    let kind = draft.kind;
+                    self.write(move |outbox| outbox.acknowledge(kind, sequence)).await?;
                     crash_point::reach("event.removed");
+                    let took = now.saturating_duration_since(self.sent_at);
+                    self.publisher.observer.tell(LinkEvent::Delivered { kind, sequence, took });
                     debug!("event {sequence} is delivered");
                 }
                 self.look()?;

@@ -108,6 +108,7 @@ impl Device {
             },
             outbox: Arc::clone(&self.outbox),
             pulse: Pulse::new("the publisher"),
+            observer: LinkObserver::default(),
             hand_over: self.hand_over.clone(),
         };
         let (condition, seen) = watch::channel(Condition::default());

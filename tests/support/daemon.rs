@@ -34,7 +34,8 @@ impl Home {
              [state]\ndirectory = {:?}\n\
              [model]\ndirectory = {:?}\n\
              [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nmax_backoff_s = 1\n\
-             [daemon]\ndrain_s = {}\n",
+             [daemon]\ndrain_s = {}\n\
+             [health]\nlisten = \"\"\n",
             home.films(),
             home.state(),
             bundle::directory(),
