@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
+use super::EngineArgs;
 use super::source::LayoutArgs;
 use crate::train::TrainConfig;
 
@@ -28,15 +29,8 @@ pub(super) struct BenchArgs {
     /// Steps that are timed.
     #[arg(long, default_value_t = 10)]
     steps: usize,
-    /// Threads of one operation: the number of physical cores that are free.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Threads that make batches.
-    #[arg(long, default_value_t = 1)]
-    workers: usize,
-    /// bf16 convolutions, which a GPU is faster with; `auto` is bf16 on a GPU and f32 on a CPU.
-    #[arg(long, value_enum, default_value = "auto")]
-    precision: super::Precision,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Print the figures as one JSON object and nothing else on standard output.
     #[arg(long)]
     json: bool,
@@ -64,7 +58,6 @@ impl BenchArgs {
     pub(super) fn run(self) -> anyhow::Result<()> {
         use std::time::Instant;
 
-        use crate::network::{Engine, EngineOptions};
         use crate::train::datasets::Split;
         use crate::train::{load, noise_films, training_speed};
 
@@ -88,15 +81,9 @@ impl BenchArgs {
         if films.len() < config.batch {
             bail!("there are {} films, fewer than a batch of {}; lower --batch", films.len(), config.batch);
         }
-        let options = EngineOptions {
-            seed: 0,
-            flow: config.flow,
-            threads: self.threads,
-            average_decay: config.average_decay,
-            bf16: self.precision.bf16(),
-        };
-        let mut engine = Engine::new(config.architecture(landmarks), options)?;
-        let speed = training_speed(&mut engine, films, &config, (self.threads, self.workers), self.steps, load_ms)?;
+        let mut engine = self.engine.engine(&config, landmarks)?;
+        let EngineArgs { threads, workers, .. } = self.engine;
+        let speed = training_speed(&mut engine, films, &config, (threads, workers), self.steps, load_ms)?;
         if self.json {
             println!("{}", serde_json::to_string(&speed)?);
         } else {

@@ -10,7 +10,7 @@ mod train;
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::bench::BenchArgs;
@@ -20,6 +20,8 @@ use self::export::{AgreeArgs, ExportArgs};
 use self::train::{ResumeArgs, TrainArgs};
 use super::TrainConfig;
 use crate::geometry::Frame;
+#[cfg(feature = "torch")]
+use crate::network::{Engine, EngineError, EngineOptions};
 /// What is said where the engine is needed and was not built.
 #[cfg(not(feature = "torch"))]
 const NO_ENGINE: &str = "this landmark-train was built without its engine. Get LibTorch with `pip install \
@@ -65,15 +67,33 @@ enum Precision {
     Bf16,
 }
 
+/// How an engine computes, for every subcommand that trains.
+#[derive(Clone, Copy, Debug, Args)]
+struct EngineArgs {
+    /// Threads of one operation: the number of physical cores that are free.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Threads that make batches.
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// bf16 convolutions, which a GPU is faster with; `auto` is bf16 on a GPU and f32 on a CPU.
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: Precision,
+}
+
 #[cfg(feature = "torch")]
-impl Precision {
-    /// None: the engine decides by its device.
-    const fn bf16(self) -> Option<bool> {
-        match self {
-            Self::Auto => None,
-            Self::F32 => Some(false),
-            Self::Bf16 => Some(true),
-        }
+impl EngineArgs {
+    /// A fresh engine for what `config` says, and `landmarks`.
+    fn engine(self, config: &TrainConfig, landmarks: usize) -> Result<Engine, EngineError> {
+        let bf16 = match self.precision {
+            // The engine decides by its device.
+            Precision::Auto => None,
+            Precision::F32 => Some(false),
+            Precision::Bf16 => Some(true),
+        };
+        let TrainConfig { seed, flow, average_decay, .. } = *config;
+        let options = EngineOptions { seed, flow, threads: self.threads, average_decay, bf16 };
+        Engine::new(config.architecture(landmarks), options)
     }
 }
 

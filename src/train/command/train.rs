@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::EngineArgs;
 use super::source::SourceArgs;
 use crate::train::TrainConfig;
 #[cfg(feature = "torch")]
 use {
     crate::geometry::LengthUnit,
-    crate::network::{Engine, EngineOptions},
+    crate::network::Engine,
     crate::train::datasets::Source,
     crate::train::{CONFIG_FILE, FILMS_FILE, Run, initial_weights, load, plain_batch},
     std::time::Duration,
@@ -77,18 +78,11 @@ pub(super) struct ResumeArgs {
 /// What has no part in the result but its speed (and, threads and precision, its last bits).
 #[derive(Clone, Copy, Debug, Args)]
 struct MachineArgs {
-    /// Threads of one operation: the number of physical cores that are free.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Threads that make batches.
-    #[arg(long, default_value_t = 1)]
-    workers: usize,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Within a long epoch, minutes between two checkpoints.
     #[arg(long, default_value_t = 10.0)]
     checkpoint_minutes: f64,
-    /// bf16 convolutions, which a GPU is faster with; `auto` is bf16 on a GPU and f32 on a CPU.
-    #[arg(long, value_enum, default_value = "auto")]
-    precision: super::Precision,
 }
 
 fn toml_file<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
@@ -147,9 +141,7 @@ impl TrainArgs {
 impl ResumeArgs {
     #[cfg(not(feature = "torch"))]
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let Self { run, machine: MachineArgs { threads, workers, checkpoint_minutes, precision } } = self;
-        tracing::debug!("{} {threads} {workers} {checkpoint_minutes} {precision:?}", run.display());
-        bail!(super::NO_ENGINE)
+        bail!("going on with {}: {}", self.run.display(), super::NO_ENGINE)
     }
 
     #[cfg(feature = "torch")]
@@ -184,16 +176,9 @@ fn prepare(
     let load = |films: &[_]| load(films, config.frame, || bar.inc(1));
     let (train, validation) = (load(&dataset.films)?, load(&validation)?);
     bar.finish_and_clear();
-    let MachineArgs { threads, workers, checkpoint_minutes, precision } = machine;
-    let options = EngineOptions {
-        seed: config.seed,
-        flow: config.flow,
-        threads,
-        average_decay: config.average_decay,
-        bf16: precision.bf16(),
-    };
-    let engine = Engine::new(config.architecture(dataset.landmarks.len()), options)?;
-    tracing::info!("computing on {} with {threads} threads", engine.device());
+    let MachineArgs { engine: arguments, checkpoint_minutes } = machine;
+    let engine = arguments.engine(&config, dataset.landmarks.len())?;
+    tracing::info!("computing on {} with {} threads", engine.device(), arguments.threads);
     let run = Run {
         folder,
         landmarks: dataset.landmarks,
@@ -201,7 +186,7 @@ fn prepare(
         validation,
         unit,
         thresholds: unit.thresholds(source.layout).to_vec(),
-        workers,
+        workers: arguments.workers,
         checkpoint_interval: Duration::from_secs_f64(60.0 * checkpoint_minutes.max(0.0)),
         source,
         config,
