@@ -1,9 +1,9 @@
 //! The service manager hears that all is well only while it is (R35).
 //!
-//! Every stage has a [`Pulse`], and `daemon.budget_s` says how long one piece of its work may take. A stage that hangs, in the network, in a decoder or in a write that the disk never
-//! answers, stops the pings, and the service manager kills and restarts the daemon. Work that waits for the broker is
-//! nobody's pulse: a restart would not bring the broker back. The pings come from the runtime that all tasks share, so
-//! they stop as well when that no longer turns.
+//! Every stage has a [`Pulse`], and `daemon.budget_s` says how long one piece of its work may take. A stage that hangs,
+//! in the network, in a decoder or in a write that the disk never answers, stops the pings, and the service manager
+//! kills and restarts the daemon. Work that waits for the broker is nobody's pulse: a restart would not bring the broker
+//! back. The pings come from the runtime that all tasks share, so they stop as well when that no longer turns.
 
 use std::time::{Duration, Instant};
 
