@@ -45,7 +45,7 @@
 //! | [`outbox`] | the durable queue; its invariants stand first | store, report |
 //! | [`mqtt`] | the connection and the rules of delivery; a loopback broker for demo and tests | outbox, report |
 //! | [`config`] | TOML and environment to checked settings; every default in one place | geometry |
-//! | [`health`] | NVIDIA GPUs; metrics, health checks and the status page over HTTP | disposition |
+//! | [`health`] | NVIDIA GPUs; metrics, health checks and the status page over HTTP | report |
 //! | [`overlay`] | a film with its landmarks drawn for a person | radiograph, landmark |
 //! | [`daemon`] | the wiring, supervision and stop | everything |
 //! | [`cli`] | one file a subcommand | everything |

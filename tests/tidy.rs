@@ -72,7 +72,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     allowed.insert("store", &["disposition", "pulse", "report", "secret"]);
     allowed.insert("outbox", &["crash_point", "disposition", "report", "store"]);
     allowed.insert("mqtt", &["config", "crash_point", "disposition", "outbox", "pulse", "report", "secret", "store"]);
-    allowed.insert("health", &["disposition"]);
+    allowed.insert("health", &["disposition", "report"]);
     allowed.insert("daemon", &["*"]);
     allowed.insert("cli", &["*"]);
     // The trainer shares the device's geometry and decoding, and nothing that serves.

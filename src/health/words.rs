@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, SystemTime};
 
-use super::view::to_rfc3339;
+use crate::report::rfc3339;
 
 /// Text that stands in HTML as itself, between tags and in quoted attributes.
 pub(super) struct Escaped<T>(pub(super) T);
@@ -68,7 +68,7 @@ pub(super) struct Time(pub(super) SystemTime);
 
 impl Display for Time {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let stamp = to_rfc3339(self.0);
+        let stamp = rfc3339(self.0);
         // `2026-11-18T11:05:40.000Z`: date and time without the fraction.
         let (date, time) = (&stamp[..10], &stamp[11..19]);
         write!(f, "<time datetime=\"{stamp}\">{date} {time} UTC</time>")
