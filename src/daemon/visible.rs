@@ -97,13 +97,24 @@ impl Visible {
         *lock(&self.stages) = Stages { pulses, budget, site: Some(site.clone()) };
     }
 
-    /// An event is durable: its film's way has ended.
-    pub(super) fn queued(&self, kind: EventKind, sequence: u64, took: Duration) {
-        self.metrics.events_queued[event(kind)].add();
-        self.metrics.steps[Step::Commit].observe(took);
+    /// An event is about to become durable; told before, because a fast broker may have it before this thread goes on.
+    pub(super) fn queueing(&self, sequence: u64) {
         let mut waiting = lock(&self.waiting);
         waiting.queued.insert(sequence, SystemTime::now());
         waiting.tell(&self.metrics);
+    }
+
+    /// It did not become durable.
+    pub(super) fn not_queued(&self, sequence: u64) {
+        let mut waiting = lock(&self.waiting);
+        waiting.queued.remove(&sequence);
+        waiting.tell(&self.metrics);
+    }
+
+    /// It is durable: its film's way has ended.
+    pub(super) fn queued(&self, kind: EventKind, took: Duration) {
+        self.metrics.events_queued[event(kind)].add();
+        self.metrics.steps[Step::Commit].observe(took);
     }
 
     /// A film has a result.
@@ -334,7 +345,11 @@ mod tests {
         let visible = visible();
         assert_eq!(visible.metrics.queue().length, 2);
         assert_eq!(visible.metrics.queue().oldest, Some(LONG_AGO));
-        visible.queued(EventKind::Result, 7, Duration::from_millis(3));
+        visible.queueing(7);
+        visible.not_queued(7);
+        assert_eq!(visible.metrics.queue().length, 2, "the disk refused it");
+        visible.queueing(7);
+        visible.queued(EventKind::Result, Duration::from_millis(3));
         visible.refused(7, FilmEnd::Decode, SystemTime::UNIX_EPOCH);
         assert_eq!(visible.metrics.queue().length, 3);
         let delivered = |sequence| LinkEvent::Delivered { kind: EventKind::Error, sequence, took: Duration::ZERO };

@@ -236,9 +236,10 @@ impl Worker {
         let sequence = self.outbox.append(&tx, draft)?;
         self.ledger.finish(&tx, source, outcome(sequence), now)?;
         crash_point::reach("event.appended");
-        tx.commit().map_err(WorkerError::store)?;
+        self.visible.queueing(sequence);
+        tx.commit().map_err(WorkerError::store).inspect_err(|_| self.visible.not_queued(sequence))?;
         crash_point::reach("event.committed");
-        self.visible.queued(draft.kind, sequence, began.elapsed());
+        self.visible.queued(draft.kind, began.elapsed());
         self.outbox.wake();
         self.condition.film_finished(now);
         Ok(sequence)

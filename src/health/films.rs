@@ -13,14 +13,24 @@ const FILMS: usize = 20;
 /// The last films of this run; older ones are forgotten.
 #[derive(Debug, Default)]
 pub struct Films {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     /// Oldest first.
-    ring: Mutex<VecDeque<FilmView>>,
+    ring: VecDeque<FilmView>,
+    /// Deliveries of events whose film is not in the ring: a fast broker answers before the film is noted.
+    early: VecDeque<(u64, SystemTime)>,
 }
 
 impl Films {
     /// A film's way has ended.
-    pub fn finished(&self, film: FilmView) {
-        self.with(|ring| {
+    pub fn finished(&self, mut film: FilmView) {
+        self.with(|Known { ring, early }| {
+            if let Some(&(_, when)) = early.iter().find(|(number, _)| *number == film.number) {
+                film.delivered = Some(when);
+            }
             if ring.len() == FILMS {
                 ring.pop_front();
             }
@@ -30,23 +40,28 @@ impl Films {
 
     /// The event with this number was delivered.
     pub fn delivered(&self, number: u64, now: SystemTime) {
-        self.with(|ring| {
+        self.with(|Known { ring, early }| {
             if let Some(film) = ring.iter_mut().find(|film| film.number == number) {
                 film.delivered = Some(now);
+                return;
             }
+            if early.len() == FILMS {
+                early.pop_front();
+            }
+            early.push_back((number, now));
         });
     }
 
     /// All of them, newest first, with whether `overlays` still has a picture.
     #[must_use]
     pub fn newest_first(&self, overlays: &Overlays) -> Vec<FilmView> {
-        let films: Vec<FilmView> = self.with(|ring| ring.iter().rev().copied().collect());
+        let films: Vec<FilmView> = self.with(|known| known.ring.iter().rev().copied().collect());
         films.into_iter().map(|film| FilmView { picture: overlays.has(film.number), ..film }).collect()
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut VecDeque<FilmView>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Known) -> T) -> T {
         // A party that panicked with the lock left the ring whole: every change is one push or one assignment.
-        work(&mut self.ring.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -94,6 +109,17 @@ pub(super) mod tests {
         films.finished(film(8, now));
         films.delivered(7, now);
         films.delivered(1, now);
+        let delivered: Vec<_> = films.newest_first(&Overlays::new(0, 0)).iter().map(|film| film.delivered).collect();
+        assert_eq!(delivered, [None, Some(now)]);
+    }
+
+    #[test]
+    fn a_delivery_that_is_faster_than_its_film_is_not_lost() {
+        let films = Films::default();
+        let now = SystemTime::now();
+        films.delivered(3, now);
+        films.finished(film(3, now));
+        films.finished(film(4, now));
         let delivered: Vec<_> = films.newest_first(&Overlays::new(0, 0)).iter().map(|film| film.delivered).collect();
         assert_eq!(delivered, [None, Some(now)]);
     }
