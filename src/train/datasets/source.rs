@@ -147,7 +147,7 @@ impl Source {
     pub fn words(&self, split: Split, every: usize) -> String {
         let part = match split {
             Split::Train => "training".to_owned(),
-            Split::Validation => format!("training, every {every}th group held out"),
+            Split::Validation => format!("training, the one group in {every} that was held out"),
             Split::Test => "test".to_owned(),
             Split::Test1 => "Test1".to_owned(),
             Split::Test2 => "Test2".to_owned(),
