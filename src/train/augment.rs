@@ -30,6 +30,9 @@ pub struct AugmentConfig {
     /// Largest elastic displacement either way of a control point, as a share of the frame's longer side; not in the
     /// paper, whose films keep their shape.
     pub elastic: f64,
+    /// Share of films that are mirrored left to right; not in the paper. Only where landmarks have sides: see
+    /// [`mirror_partners`](super::mirror_partners).
+    pub mirror: f64,
 }
 
 impl Default for AugmentConfig {
@@ -43,6 +46,7 @@ impl Default for AugmentConfig {
             rotation_deg: 30.0,
             shift: 0.15,
             elastic: 0.0,
+            mirror: 0.0,
         }
     }
 }
@@ -54,6 +58,8 @@ pub struct Augmentation {
     pub from_source: Similarity,
     /// Of frame pixels, where one was drawn.
     pub elastic: Option<Deformation>,
+    /// The frame's last column, which the first one becomes, where the frame is mirrored at the end.
+    pub mirrored: Option<u32>,
     /// Factor on gray values.
     pub contrast: f32,
     /// Added after the factor, in 8-bit gray levels.
@@ -93,8 +99,9 @@ impl AugmentConfig {
         let to = Point::new(fw / 2.0, fh / 2.0);
         Augmentation {
             from_source: Similarity::about(centre, to, fw / box_width, angle.to_radians()),
-            // Drawn last, so that a run without it sees the films it always saw.
+            // These are drawn last, so that a run without them sees the films it always saw.
             elastic: (self.elastic > 0.0).then(|| Deformation::draw(rng, frame.size(), self.elastic)),
+            mirrored: (self.mirror > 0.0 && rng.random_bool(self.mirror)).then_some(frame.width - 1),
             contrast: contrast as f32,
             brightness: brightness as f32,
         }
@@ -104,6 +111,7 @@ impl AugmentConfig {
 impl Augmentation {
     /// Writes the film's frame behind `pixels`; the border stays black.
     pub fn render(&self, film: &Film, frame: Size, pixels: &mut Vec<u8>) {
+        let drawn = pixels.len();
         let push = |value: f32, inside: bool| {
             let gray = value / 257.0 * self.contrast + self.brightness;
             pixels.push(if inside { gray.round().clamp(0.0, 255.0) as u8 } else { 0 });
@@ -115,13 +123,17 @@ impl Augmentation {
                 film.sample_displaced(&self.from_source, frame, |column, row| rows.at(column, row), push);
             }
         }
+        if self.mirrored.is_some() {
+            pixels[drawn..].chunks_exact_mut(frame.width as usize).for_each(<[u8]>::reverse);
+        }
     }
 
     /// Where a point of the film shows in the frame.
     #[must_use]
     pub fn apply(&self, source: Point) -> Point {
         let placed = self.from_source.apply(source);
-        self.elastic.as_ref().map_or(placed, |deformation| deformation.invert(placed))
+        let shown = self.elastic.as_ref().map_or(placed, |deformation| deformation.invert(placed));
+        self.mirrored.map_or(shown, |last| Point::new(f64::from(last) - shown.x, shown.y))
     }
 }
 
@@ -155,12 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn a_landmark_stays_on_its_anatomy_when_the_film_is_deformed() {
+    fn a_landmark_stays_on_its_anatomy_when_the_film_is_deformed_or_mirrored() {
         // One bright dot on a dark film: its centre of mass in the frame is where `apply` says.
         let (size, frame) = (Size::new(600, 700), Frame { enlargement: 1.0, ..Frame::new(192, 224) });
-        let config = AugmentConfig { elastic: 0.04, brightness: 0.0, contrast: 0.0, ..AugmentConfig::default() };
+        let config =
+            AugmentConfig { elastic: 0.04, mirror: 0.5, brightness: 0.0, contrast: 0.0, ..AugmentConfig::default() };
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let mut farthest = 0f64;
+        let (mut farthest, mut mirrored) = (0f64, 0);
         for at in [Point::new(300.0, 350.0), Point::new(220.0, 420.0), Point::new(390.0, 300.0)] {
             let dot =
                 |x: u32, y: u32| if at.distance(Point::new(f64::from(x), f64::from(y))) < 12.0 { 65535 } else { 0 };
@@ -180,11 +193,15 @@ mod tests {
                     let seen = Point::new(x / mass, y / mass);
                     let said = drawn.apply(at);
                     assert!(seen.distance(said) < 0.35, "{seen:?} for {said:?}");
-                    farthest = farthest.max(said.distance(drawn.from_source.apply(at)));
+                    if drawn.mirrored.is_none() {
+                        farthest = farthest.max(said.distance(drawn.from_source.apply(at)));
+                    }
+                    mirrored += usize::from(drawn.mirrored.is_some());
                 }
             }
         }
         assert!(farthest > 2.0, "the deformation moves points: {farthest}");
+        assert!((5..25).contains(&mirrored), "{mirrored} of 30");
     }
 
     #[test]
@@ -198,6 +215,7 @@ mod tests {
             rotation_deg: 0.0,
             shift: 0.0,
             elastic: 0.0,
+            mirror: 0.0,
         };
         let (film, frame) = (Size::new(1400, 3000), Frame::new(256, 512));
         let drawn = config.draw(&mut ChaCha8Rng::seed_from_u64(2), film, frame);

@@ -69,13 +69,15 @@ pub fn noise_films(count: usize, landmarks: usize, config: &TrainConfig) -> Vec<
     (0..count).map(film).collect()
 }
 
-/// Trains `steps` steps on `films` and says how fast; `load_ms` is passed through.
+/// Trains `steps` steps on `films`, whose landmarks become `partners` where they are mirrored, and says how fast;
+/// `load_ms` is passed through.
 ///
 /// # Errors
 /// When the engine fails or no thread can be started.
 pub fn training_speed(
     engine: &mut Engine,
     films: Vec<TrainingFilm>,
+    partners: Option<Arc<[usize]>>,
     config: &TrainConfig,
     (threads, workers): (usize, usize),
     steps: usize,
@@ -83,12 +85,12 @@ pub fn training_speed(
 ) -> Result<TrainingSpeed, RunError> {
     let augment_ms_per_film = augment_ms(&films, config);
     let batch = config.batch;
-    let loader = LoaderConfig { seed: 0, frame: config.frame, batch, augment: config.augment, workers };
+    let loader = LoaderConfig { seed: 0, frame: config.frame, batch, augment: config.augment, partners, workers };
     let films = Arc::new(films);
     let (mut made, mut sums, mut waited, mut started) = (0, StepTimes::default(), 0.0, Instant::now());
     let mut epoch = 0;
     'all: loop {
-        let mut batches = Epoch::start(Arc::clone(&films), loader, epoch, 0)
+        let mut batches = Epoch::start(Arc::clone(&films), loader.clone(), epoch, 0)
             .map_err(|source| RunError::Io { path: "loader".into(), source })?;
         loop {
             let asked = Instant::now();

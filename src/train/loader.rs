@@ -42,7 +42,7 @@ pub struct LoadedBatch {
 }
 
 /// How batches are drawn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LoaderConfig {
     /// Of shuffling and augmentation.
     pub seed: u64,
@@ -52,6 +52,8 @@ pub struct LoaderConfig {
     pub batch: usize,
     /// Ranges of the augmentation.
     pub augment: AugmentConfig,
+    /// The landmark that each becomes on a mirrored film; `None` where no film is mirrored.
+    pub partners: Option<Arc<[usize]>>,
     /// Threads.
     pub workers: usize,
 }
@@ -105,7 +107,7 @@ pub fn plain_batch(films: &[TrainingFilm], frame: Frame) -> Batch {
     for film in films {
         let map = frame.place(film.film.source);
         batch.pixels.extend(film.film.warp(&map, frame.size()).pixels);
-        push_targets(&mut batch, film, |p| map.apply(p));
+        push_targets(&mut batch, film, None, |p| map.apply(p));
     }
     batch
 }
@@ -125,14 +127,18 @@ fn training_batch(films: &[TrainingFilm], chosen: &[usize], config: &LoaderConfi
     let mut batch = Batch { frame: frame.size(), pixels: Vec::new(), targets: Vec::new(), visible: Vec::new() };
     for (&index, (pixels, augmentation)) in chosen.iter().zip(drawn) {
         batch.pixels.extend(pixels);
-        push_targets(&mut batch, &films[index], |p| augmentation.apply(p));
+        let partners = augmentation.mirrored.and(config.partners.as_deref());
+        push_targets(&mut batch, &films[index], partners, |p| augmentation.apply(p));
     }
     batch
 }
 
-fn push_targets(batch: &mut Batch, film: &TrainingFilm, to_frame: impl Fn(Point) -> Point) {
-    for (&landmark, &visible) in film.landmarks.iter().zip(&film.visible) {
-        let p = to_frame(landmark);
+/// The film's landmarks in the batch's frame; of a mirrored one, in the place of each its partner of the other side.
+fn push_targets(batch: &mut Batch, film: &TrainingFilm, partners: Option<&[usize]>, to_frame: impl Fn(Point) -> Point) {
+    for landmark in 0..film.landmarks.len() {
+        let landmark = partners.map_or(landmark, |partners| partners[landmark]);
+        let visible = film.visible[landmark];
+        let p = to_frame(film.landmarks[landmark]);
         let Size { width, height } = batch.frame;
         batch.targets.push((p.x / f64::from(width) - 0.5) as f32);
         batch.targets.push((p.y / f64::from(height) - 0.5) as f32);
@@ -177,7 +183,8 @@ mod tests {
     }
 
     fn config(workers: usize) -> LoaderConfig {
-        LoaderConfig { seed: 7, frame: Frame::new(64, 64), batch: 3, augment: AugmentConfig::default(), workers }
+        let augment = AugmentConfig::default();
+        LoaderConfig { seed: 7, frame: Frame::new(64, 64), batch: 3, augment, partners: None, workers }
     }
 
     #[test]
@@ -213,10 +220,40 @@ mod tests {
     }
 
     #[test]
+    fn on_a_mirrored_film_the_left_landmark_is_the_right_one() {
+        let plain = AugmentConfig {
+            crop_probability: 0.0,
+            brightness: 0.0,
+            contrast: 0.0,
+            scale: [1.0, 1.0],
+            rotation_deg: 0.0,
+            shift: 0.0,
+            ..AugmentConfig::default()
+        };
+        let batch = |mirror| {
+            let augment = AugmentConfig { mirror, ..plain };
+            let config = LoaderConfig { augment, partners: Some([1, 0].into()), ..config(1) };
+            training_batch(&films(1), &[0], &config, 0)
+        };
+        let (plain, mirrored) = (batch(0.0), batch(1.0));
+        let x = |batch: &Batch, landmark: usize| (batch.targets[2 * landmark] + 0.5) * 64.0;
+        let y = |batch: &Batch, landmark: usize| batch.targets[2 * landmark + 1];
+        for (left, right) in [(0, 1), (1, 0)] {
+            assert!((x(&mirrored, left) - (63.0 - x(&plain, right))).abs() < 1e-4);
+            assert_eq!(y(&mirrored, left), y(&plain, right));
+        }
+        let row = |batch: &Batch| batch.pixels[64 * 30..64 * 31].to_vec();
+        let mut reversed = row(&mirrored);
+        reversed.reverse();
+        assert_eq!(reversed, row(&plain));
+        assert_ne!(row(&mirrored), row(&plain));
+    }
+
+    #[test]
     fn a_landmark_outside_the_frame_has_no_weight() {
         let mut batch =
             Batch { frame: Size::new(64, 64), pixels: Vec::new(), targets: Vec::new(), visible: Vec::new() };
-        push_targets(&mut batch, &films(1)[0], |p| Point::new(p.x * 2.0, p.y));
+        push_targets(&mut batch, &films(1)[0], None, |p| Point::new(p.x * 2.0, p.y));
         assert_eq!(batch.visible, [0.0, 1.0]);
         assert!((batch.targets[2] - (60.0 / 64.0 - 0.5)).abs() < 1e-6);
     }

@@ -1,9 +1,12 @@
 //! What a training run is told: a preset, or the user's own TOML file.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, Model};
 use super::augment::AugmentConfig;
+use super::mirror::mirror_partners;
 use crate::geometry::Frame;
 
 /// Everything that shapes a run; what is absent in the file is refused, so that a run's record is complete.
@@ -66,6 +69,17 @@ impl TrainConfig {
         Architecture { model, landmarks, heatmap_relu, temperature, top_down }
     }
 
+    /// The landmark that each of `landmarks` becomes on a mirrored film; `None` where no film is mirrored.
+    ///
+    /// # Errors
+    /// When films are to be mirrored and these landmarks have no sides: see [`mirror_partners`].
+    pub fn mirror_partners(&self, landmarks: &[String]) -> Result<Option<Arc<[usize]>>, String> {
+        if self.augment.mirror == 0.0 {
+            return Ok(None);
+        }
+        mirror_partners(landmarks).map(|partners| Some(partners.into()))
+    }
+
     /// The preset called `name`, if there is one.
     #[must_use]
     pub fn preset(name: &str) -> Option<Self> {
@@ -104,6 +118,9 @@ impl TrainConfig {
             return Err(format!(
                 "augment.elastic = {elastic}: must be 0 to 0.1; beyond that the film folds over itself"
             ));
+        }
+        if !(0.0..=1.0).contains(&self.augment.mirror) {
+            return Err(format!("augment.mirror = {}: must be 0 to 1, a share of the films", self.augment.mirror));
         }
         if self.lr.is_nan() || self.lr <= 0.0 {
             return Err(format!("lr = {}: must be above 0", self.lr));

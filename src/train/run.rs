@@ -107,6 +107,9 @@ pub enum RunError {
         /// Now.
         found: String,
     },
+    /// The landmarks have no sides to exchange.
+    #[error("{0}")]
+    Mirror(String),
     /// The loss is no number any more.
     #[error("the loss is not finite in epoch {epoch} on films {films:?}; the last good state is {checkpoint}")]
     Diverged {
@@ -252,6 +255,7 @@ impl Run {
             frame: self.config.frame,
             batch,
             augment: self.config.augment,
+            partners: self.config.mirror_partners(&self.landmarks).map_err(RunError::Mirror)?,
             workers: self.workers,
         };
         let steps = self.train.len() / batch;
@@ -263,7 +267,7 @@ impl Run {
         while at.epoch < epochs {
             let began = (Instant::now(), at.films);
             let lr = linear_rate(lr, lr_end_factor, at.epoch, epochs);
-            for loaded in Epoch::start(Arc::clone(&self.train), loader, at.epoch, at.step).map_err(io)? {
+            for loaded in Epoch::start(Arc::clone(&self.train), loader.clone(), at.epoch, at.step).map_err(io)? {
                 let losses = engine.step(&loaded.batch, lr)?;
                 if losses.iter().any(|l| !l.is_finite()) {
                     let films = loaded.films.iter().map(|&i| self.train[i].name.clone()).collect();

@@ -74,16 +74,17 @@ impl BenchArgs {
                     films.extend(load(std::slice::from_ref(film), config.frame, || ())?);
                 }
                 let ms = 1e3 * started.elapsed().as_secs_f64() / films.len() as f64;
-                (films, dataset.landmarks.len(), Some(ms))
+                (films, dataset.landmarks, Some(ms))
             }
-            None => (noise_films(count, 19, &config), 19, None),
+            None => (noise_films(count, 19, &config), (1..=19).map(|i| format!("landmark_{i}")).collect(), None),
         };
         if films.len() < config.batch {
             bail!("there are {} films, fewer than a batch of {}; lower --batch", films.len(), config.batch);
         }
-        let mut engine = self.engine.engine(&config, landmarks)?;
+        let mut engine = self.engine.engine(&config, landmarks.len())?;
+        let partners = config.mirror_partners(&landmarks).map_err(anyhow::Error::msg)?;
         let EngineArgs { threads, workers, .. } = self.engine;
-        let speed = training_speed(&mut engine, films, &config, (threads, workers), self.steps, load_ms)?;
+        let speed = training_speed(&mut engine, films, partners, &config, (threads, workers), self.steps, load_ms)?;
         if self.json {
             println!("{}", serde_json::to_string(&speed)?);
         } else {

@@ -166,6 +166,7 @@ fn prepare(
     for note in &dataset.notes {
         tracing::warn!("{note}");
     }
+    config.mirror_partners(&dataset.landmarks).map_err(anyhow::Error::msg)?;
     let films = dataset.films.len();
     if films < config.batch {
         bail!("{films} films train, fewer than a batch of {}; lower `batch`", config.batch);
