@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::identity::FileIdentity;
 
+/// Up to this many ready files are handed out oldest first; of more, every second one is the newest, so that a fresh
+/// film does not wait behind all that came while the daemon was away.
+const LINE: usize = 16;
 /// The longest pause between two tries of a file that cannot be read.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(300);
 
@@ -26,6 +29,10 @@ pub struct Settle {
     waiting: BTreeSet<(Instant, Arc<Path>)>,
     /// The files in [`Phase::Ready`] by their modification time, the oldest first.
     ready: BTreeSet<(i64, Arc<Path>)>,
+    /// The same files by the time they came or changed and, of those that came together, by their modification time.
+    arrivals: BTreeSet<(Instant, i64, Arc<Path>)>,
+    /// Whose turn it is while many are ready.
+    newest_next: bool,
 }
 
 /// A file that should be examined now.
@@ -67,6 +74,8 @@ impl Settle {
             files: HashMap::new(),
             waiting: BTreeSet::new(),
             ready: BTreeSet::new(),
+            arrivals: BTreeSet::new(),
+            newest_next: false,
         }
     }
 
@@ -102,6 +111,7 @@ impl Settle {
         self.files.clear();
         self.waiting.clear();
         self.ready.clear();
+        self.arrivals.clear();
     }
 
     /// A scan that began at `started` went through the whole folder and met only `present`.
@@ -142,7 +152,8 @@ impl Settle {
         }
     }
 
-    /// Hands out at most `files` files of together at most `bytes` bytes that are due, oldest film first.
+    /// Hands out at most `files` files of together at most `bytes` bytes that are due: the oldest film first or, while
+    /// many are due, the oldest and the latest to come in turn.
     ///
     /// `cost` says how many of its bytes a file of some size will take. A file too large for what is left of `bytes`
     /// does not hold up the smaller ones behind it (R11).
@@ -150,15 +161,18 @@ impl Settle {
         while let Some((_, path)) = self.waiting.first().filter(|(until, _)| *until <= now).cloned() {
             self.set_phase(&path, Phase::Ready);
         }
-        let mut taken = Vec::new();
-        for (_, path) in &self.ready {
-            if taken.len() == files {
-                break;
-            }
-            let Some(left) = self.files.get(path).and_then(|known| bytes.checked_sub(cost(known.file.size))) else {
-                continue;
-            };
+        let mut taken: Vec<Arc<Path>> = Vec::new();
+        let mut oldest = self.ready.iter().map(|(_, path)| path);
+        let mut newest = self.arrivals.iter().rev().map(|(.., path)| path);
+        while taken.len() < files {
+            let is_line = self.ready.len() - taken.len() <= LINE;
+            let path = if self.newest_next && !is_line { newest.next() } else { oldest.next() };
+            // A line at its end held every file, handed out or too large.
+            let Some(path) = path else { break };
+            let size = self.files.get(path).filter(|_| !taken.contains(path)).map(|known| known.file.size);
+            let Some(left) = size.and_then(|size| bytes.checked_sub(cost(size))) else { continue };
             bytes = left;
+            self.newest_next = !self.newest_next;
             taken.push(Arc::clone(path));
         }
         taken.into_iter().filter_map(|path| self.take(&path, now)).collect()
@@ -202,7 +216,10 @@ impl Settle {
         candidate.phase = phase;
         match phase {
             Phase::Waiting { until } => drop(self.waiting.insert((until, Arc::clone(path)))),
-            Phase::Ready => drop(self.ready.insert((before.file.mtime_ns, Arc::clone(path)))),
+            Phase::Ready => {
+                self.ready.insert((before.file.mtime_ns, Arc::clone(path)));
+                self.arrivals.insert((before.changed, before.file.mtime_ns, Arc::clone(path)));
+            }
             Phase::Examining => {}
         }
         if before.phase != phase {
@@ -213,7 +230,10 @@ impl Settle {
     fn unlist(&mut self, path: &Arc<Path>, candidate: &Candidate) {
         match candidate.phase {
             Phase::Waiting { until } => drop(self.waiting.remove(&(until, Arc::clone(path)))),
-            Phase::Ready => drop(self.ready.remove(&(candidate.file.mtime_ns, Arc::clone(path)))),
+            Phase::Ready => {
+                self.ready.remove(&(candidate.file.mtime_ns, Arc::clone(path)));
+                self.arrivals.remove(&(candidate.changed, candidate.file.mtime_ns, Arc::clone(path)));
+            }
             Phase::Examining => {}
         }
     }
@@ -340,6 +360,36 @@ mod tests {
         assert_eq!(names(settle.due(now, 9, 1000, cost)), ["early", "late"]);
         assert_eq!(names(settle.due(now, 9, 1000, cost)), ["huge"]);
         assert_eq!(settle.next(), None);
+    }
+
+    #[test]
+    fn a_fresh_film_waits_behind_few_however_many_are_there() {
+        let start = Instant::now();
+        let mut settle = Settle::new(Duration::ZERO, PATIENCE);
+        let name = |i: i64| format!("film-{i:03}");
+        for i in 0..200 {
+            settle.sighted(Path::new(&name(i)), FileIdentity { mtime_ns: i, ..file(1) }, start);
+        }
+        assert_eq!(due(&mut settle, start).len(), 10);
+        // A copy of an old film that comes later is fresh too.
+        let later = start + Duration::from_secs(1);
+        settle.sighted(Path::new("fresh"), FileIdentity { mtime_ns: -5, ..file(1) }, later);
+        let mut taken = Vec::new();
+        while let [one] = &settle.due(later, 1, 1000, |size| size)[..] {
+            taken.push(one.path.display().to_string());
+        }
+        let place = |wanted: &str| taken.iter().position(|path| path == wanted);
+        assert!(place("fresh") <= Some(1), "{:?}", &taken[..4]);
+        // The oldest five and the newest five are gone; the rest is taken from both ends, and the last in line.
+        let ends: Vec<_> = taken.iter().filter(|path| *path != "fresh").take(4).map(String::as_str).collect();
+        assert!(
+            [["film-005", "film-194", "film-006", "film-193"], ["film-194", "film-005", "film-193", "film-006"]]
+                .contains(&[ends[0], ends[1], ends[2], ends[3]]),
+            "{ends:?}"
+        );
+        assert_eq!(taken.len(), 191, "every film is taken once");
+        assert!(taken[191 - LINE..].is_sorted(), "{:?}", &taken[191 - LINE..]);
+        assert_eq!(taken.iter().collect::<HashSet<_>>().len(), 191);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use redb::Database;
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::acquisition::{AcquiredFilm, FilmId, Outcome, Refusal, RefusedFile};
-use crate::config::AfterPublish;
+use crate::config::{AfterPublish, MountRule};
 
 /// Far longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -26,12 +27,14 @@ struct Station {
     progress: watch::Receiver<Progress>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), AcquisitionError>>,
+    faults: Arc<Mutex<Vec<FolderFault>>>,
 }
 
-fn settings(folder: &Path) -> AcquisitionSettings {
+pub(in super::super) fn settings(folder: &Path) -> AcquisitionSettings {
     AcquisitionSettings {
         folder: folder.to_path_buf(),
         recursive: false,
+        mount: MountRule::Remembered,
         rescan: HOUR,
         settle: Some(Duration::from_millis(5)),
         max_settle: HOUR,
@@ -66,11 +69,16 @@ impl Station {
         let (out, films) = mpsc::channel(1);
         let (state_sender, state) = watch::channel(FolderState::Starting);
         let shutdown = CancellationToken::new();
-        let task = Folder::new(settings, ledger.clone(), out, state_sender);
+        let faults: Arc<Mutex<Vec<FolderFault>>> = Arc::default();
+        let observer = FolderObserver::new({
+            let faults = Arc::clone(&faults);
+            move |fault| faults.lock().expect("nobody panicked").push(fault)
+        });
+        let task = Folder::new(settings, ledger.clone(), out, state_sender, observer);
         let progress = task.progress.subscribe();
         let token = shutdown.clone();
         let task = tokio::spawn(async move { task.run(&Pulse::new("the folder"), &token).await });
-        Self { folder, database, ledger, films, state, progress, shutdown, task }
+        Self { folder, database, ledger, films, state, progress, shutdown, task, faults }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -126,6 +134,11 @@ impl Station {
 
     async fn state(&mut self, wanted: impl FnMut(&FolderState) -> bool) -> FolderState {
         *timeout(LIMIT, self.state.wait_for(wanted)).await.expect("in time").expect("the task runs")
+    }
+
+    /// How often a fault was told.
+    fn heard(&self, fault: FolderFault) -> usize {
+        self.faults.lock().expect("nobody panicked").iter().filter(|heard| **heard == fault).count()
     }
 
     async fn watching(&mut self) {
@@ -303,6 +316,8 @@ async fn links_and_special_files_are_passed_over() {
     let mut station = Station::start(folder, |s| s.recursive = true);
     station.watching().await;
     station.nothing_but("film.png").await;
+    let rounds = station.progress.borrow().rounds;
+    assert_eq!(station.heard(FolderFault::Special), usize::try_from(rounds).expect("few"), "one for each round");
 }
 
 #[tokio::test]
@@ -385,6 +400,7 @@ async fn a_missing_folder_is_told_and_heals_by_itself() {
     station.watching().await;
     station.write("not-yet/next", &jpeg("next"));
     station.takes(&jpeg("next")).await;
+    assert!(station.heard(FolderFault::Missing) >= 2, "counted each time, however seldom it is logged");
 }
 
 #[tokio::test]
