@@ -12,7 +12,7 @@ use super::identity::FileIdentity;
 
 /// Up to this many ready files are handed out oldest first; of more, every second one is the newest, so that a fresh
 /// film does not wait behind all that came while the daemon was away.
-const LINE: usize = 16;
+const LINE: usize = 4;
 /// The longest pause between two tries of a file that cannot be read.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(300);
 
