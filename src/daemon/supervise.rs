@@ -50,7 +50,7 @@ pub(super) async fn supervise(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let Serving { settings, topics, analyst, mut safe_until } = serving;
-    let State { store, outbox, ledger, quarantine, withdrawn, waiting: _ } = state;
+    let State { store, outbox, ledger, quarantine, attempt_mark, waiting: _ } = state;
     condition.serves(analyst.model().clone(), safe_until.is_some());
     let mut pulses = vec![(Stage::Store, store.pulse().clone())];
     let mut pulse = |stage, name| {
@@ -88,7 +88,7 @@ pub(super) async fn supervise(
         ledger: ledger.clone(),
         outbox: Arc::clone(outbox),
         quarantine: quarantine.clone(),
-        withdrawn: Arc::clone(withdrawn),
+        attempt_mark: Arc::clone(attempt_mark),
         origin: Origin::new(&topics),
         config_hash: settings.hash(),
         condition: Arc::clone(condition),
