@@ -164,6 +164,12 @@ impl Store {
         &self.epoch
     }
 
+    /// The number of this start, from 1.
+    #[must_use]
+    pub const fn boot(&self) -> u64 {
+        self.boot
+    }
+
     /// Which run of the daemon this is: `<epoch>-<number of the start>`, never the same twice.
     #[must_use]
     pub fn boot_id(&self) -> String {

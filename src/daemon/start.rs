@@ -8,13 +8,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
 use super::starts;
 use super::supervise::{Ended, supervise};
 use super::visible::{self, Visible, Waiting};
-use crate::acquisition::{Ledger, Quarantine, Withdrawn};
+use crate::acquisition::{AttemptMark, Ledger, Quarantine};
 use crate::analysis::{Analyst, AnalystOptions};
 use crate::config::Settings;
 use crate::health;
@@ -117,7 +117,7 @@ pub(super) struct State {
     pub(super) outbox: Arc<Outbox>,
     pub(super) ledger: Ledger,
     pub(super) quarantine: Quarantine,
-    pub(super) withdrawn: Arc<Withdrawn>,
+    pub(super) attempt_mark: Arc<AttemptMark>,
     /// How many events waited at the start, and when the oldest of them was acquired.
     pub(super) waiting: (u64, Option<SystemTime>),
 }
@@ -136,15 +136,16 @@ fn open(settings: &Settings) -> anyhow::Result<State> {
     let outbox = Arc::new(Outbox::open(&store)?);
     let ledger = Ledger::open(Arc::clone(store.database()))?;
     let quarantine = Quarantine::open(directory)?;
-    let withdrawn = Withdrawn::open(directory).with_context(|| format!("cannot write in {}", directory.display()))?;
-    if let Some(film) = withdrawn.settle(&ledger, SystemTime::now())? {
-        info!("an attempt on film {} does not count: its result could not be written", &film.to_string()[..12]);
+    let attempt_mark = AttemptMark::open(directory, store.boot())
+        .with_context(|| format!("cannot write in {}", directory.display()))?;
+    if let Some(film) = attempt_mark.settle(&ledger, SystemTime::now())? {
+        warn!("the daemon ended while it worked on film {}: that is an attempt", &film.to_string()[..12]);
     }
     let waiting = outbox.len()?;
     info!("state in {}: epoch {}, {waiting} events wait for the broker", directory.display(), store.epoch());
     let heads = [outbox.head(EventKind::Result)?, outbox.head(EventKind::Error)?];
     let since = heads.into_iter().flatten().map(|head| head.draft.acquired).min();
-    Ok(State { store, outbox, ledger, quarantine, withdrawn: Arc::new(withdrawn), waiting: (waiting, since) })
+    Ok(State { store, outbox, ledger, quarantine, attempt_mark: Arc::new(attempt_mark), waiting: (waiting, since) })
 }
 
 /// Loads the network and tries it on the golden film, off the runtime's threads; the bundle's bytes are then let go.

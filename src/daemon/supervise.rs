@@ -16,7 +16,7 @@ use super::reload::{is_same_device, renew};
 use super::start::{PANICKED, Reloads, Serving, State};
 use super::visible::Visible;
 use super::worker::Worker;
-use super::{service_manager, watchdog};
+use super::{archive, service_manager, watchdog};
 use crate::acquisition::{self, FolderState};
 use crate::health::Stage;
 use crate::mqtt::{LinkState, Publisher};
@@ -50,7 +50,7 @@ pub(super) async fn supervise(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let Serving { settings, topics, analyst, mut safe_until } = serving;
-    let State { store, outbox, ledger, quarantine, withdrawn, waiting: _ } = state;
+    let State { store, outbox, ledger, quarantine, attempt_mark, waiting: _ } = state;
     condition.serves(analyst.model().clone(), safe_until.is_some());
     let mut pulses = vec![(Stage::Store, store.pulse().clone())];
     let mut pulse = |stage, name| {
@@ -88,7 +88,7 @@ pub(super) async fn supervise(
         ledger: ledger.clone(),
         outbox: Arc::clone(outbox),
         quarantine: quarantine.clone(),
-        withdrawn: Arc::clone(withdrawn),
+        attempt_mark: Arc::clone(attempt_mark),
         origin: Origin::new(&topics),
         config_hash: settings.hash(),
         condition: Arc::clone(condition),
@@ -126,6 +126,8 @@ pub(super) async fn supervise(
             Ok(())
         }
     });
+    let archive = archive::keep_bounded(Arc::clone(outbox), settings.state.clone(), no_more_films.clone());
+    intake.spawn(party("the archive", archive));
     let path = settings.acquisition.folder.display().to_string();
     intake.spawn(tell_ready(folder.clone(), path.clone(), no_more_films.clone()));
     let mut delivery = JoinSet::new();

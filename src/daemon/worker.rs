@@ -1,6 +1,7 @@
 //! The thread that owns the network: one film after another, from the folder's hand into the outbox.
 
 use std::error::Error;
+use std::io;
 use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,8 +14,8 @@ use tracing::{error, info, warn};
 use super::condition::ConditionBoard;
 use super::visible::Visible;
 use crate::acquisition::{
-    Acquired, AcquiredFilm, FAULT_LOG_INTERVAL, FaultLog, FilmId, FilmSource, Ledger, LedgerError, Outcome, Quarantine,
-    QuarantineError, Reason, Refusal, RefusedFile, Withdrawn,
+    Acquired, AcquiredFilm, AttemptMark, FAULT_LOG_INTERVAL, FaultLog, FilmSource, Ledger, LedgerError, Outcome,
+    Quarantine, QuarantineError, Reason, Refusal, RefusedFile,
 };
 use crate::analysis::{Analysis, Analyst};
 use crate::crash_point;
@@ -34,7 +35,7 @@ pub(super) struct Worker {
     pub(super) ledger: Ledger,
     pub(super) outbox: Arc<Outbox>,
     pub(super) quarantine: Quarantine,
-    pub(super) withdrawn: Arc<Withdrawn>,
+    pub(super) attempt_mark: Arc<AttemptMark>,
     pub(super) origin: Origin,
     /// Part of every event's id (R27).
     pub(super) config_hash: String,
@@ -58,6 +59,8 @@ pub(super) enum WorkerError {
     Report(#[from] ReportError),
     #[error("the state cannot be written")]
     Store(#[source] Box<redb::Error>),
+    #[error("the attempt cannot be marked on the disk")]
+    Mark(#[source] io::Error),
     #[error("the model fails: {0}")]
     Model(String),
 }
@@ -72,12 +75,21 @@ impl WorkerError {
         std::mem::discriminant(self)
     }
 
+    /// The disk or our state refused, not the film: its attempt must not count, whether or not the daemon goes on.
+    const fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::Ledger(_) | Self::Outbox(_) | Self::Quarantine(_) | Self::Store(_) | Self::Mark(_) => true,
+            Self::Report(_) | Self::Model(_) => false,
+        }
+    }
+
     fn disposition(&self) -> Disposition {
         match self {
             Self::Ledger(error) => error.disposition(),
             Self::Outbox(error) => error.disposition(),
             Self::Quarantine(error) => error.disposition(),
             Self::Store(error) if matches!(**error, redb::Error::Io(_)) => Disposition::Retry,
+            Self::Mark(_) => Disposition::Retry,
             Self::Store(_) | Self::Report(_) | Self::Model(_) => Disposition::Fatal,
         }
     }
@@ -117,24 +129,16 @@ impl Worker {
     }
 
     fn film(&mut self, film: &AcquiredFilm) -> Result<(), WorkerError> {
-        let identity = film.source.film;
-        let attempts = self.ledger.begin_attempt(identity, SystemTime::now())?;
+        self.attempt_mark.begin(film.source.film).map_err(WorkerError::Mark)?;
         crash_point::reach("attempt.counted");
-        self.attempt(film, attempts).inspect_err(|fault| {
-            if fault.disposition() == Disposition::Retry {
-                self.withdraw(identity);
+        self.attempt(film, film.attempts + 1).inspect_err(|fault| {
+            if fault.is_of_the_disk()
+                && let Err(error) = self.attempt_mark.clear()
+            {
+                let name = film.source.film.to_string();
+                error!("the disk takes nothing at all, so film {} may have one attempt less: {error}", short(&name));
             }
         })
-    }
-
-    /// The disk refused, not the film: the attempt must not count against it, at the latest from the next start on.
-    fn withdraw(&self, film: FilmId) {
-        if self.ledger.withdraw_attempt(film, SystemTime::now()).is_err()
-            && let Err(error) = self.withdrawn.note(film)
-        {
-            let name = film.to_string();
-            error!("the disk takes nothing at all, so film {} has one attempt less: {error}", short(&name));
-        }
     }
 
     fn attempt(&mut self, film: &AcquiredFilm, attempts: u32) -> Result<(), WorkerError> {
