@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::link::Loss;
+
 /// A growing pause. The n-th is drawn evenly from 0 to `base` * 2^n, at most `max` (R25; "full jitter" of
 /// Brooker, Exponential Backoff And Jitter, 2015): devices that lost one broker together come back apart.
 #[derive(Clone, Debug)]
@@ -51,26 +53,39 @@ pub(super) struct Reconnect {
     /// A connection that lasted this long was a sound one.
     sound: Duration,
     since: Option<Instant>,
+    /// This connection delivered an event.
+    proved: bool,
 }
 
 impl Reconnect {
     pub(super) const fn new(backoff: Backoff, sound: Duration) -> Self {
-        Self { backoff, sound, since: None }
+        Self { backoff, sound, since: None, proved: false }
     }
 
     /// The broker has accepted us.
     pub(super) const fn connected(&mut self, now: Instant) {
         self.since = Some(now);
+        self.proved = false;
     }
 
-    /// An event was delivered: whatever ends this connection, the next is worth a try at once.
+    /// An event was delivered: this connection was a sound one however short it is.
     pub(super) const fn delivered(&mut self) {
-        self.backoff.reset();
+        self.proved = true;
+    }
+
+    /// When this connection will have been a sound one.
+    pub(super) fn sound_at(&self) -> Option<Instant> {
+        self.since.map(|since| since + self.sound)
     }
 
     /// The connection is lost, or was not made; how long to wait before the next.
-    pub(super) fn pause(&mut self, now: Instant) -> Duration {
-        if self.since.take().is_some_and(|since| now.saturating_duration_since(since) >= self.sound) {
+    ///
+    /// One that another client with our id ended proves nothing, whatever it delivered: each of the two delivers
+    /// something in the moment it has, and would come back at once for ever.
+    pub(super) fn pause(&mut self, loss: &Loss, now: Instant) -> Duration {
+        let lasted = self.since.take().is_some_and(|since| now.saturating_duration_since(since) >= self.sound);
+        let proved = std::mem::take(&mut self.proved);
+        if (lasted || proved) && *loss != Loss::ClientIdTaken {
             self.backoff.reset();
         }
         self.backoff.pause()
@@ -84,6 +99,11 @@ mod tests {
 
     const BASE: Duration = Duration::from_secs(1);
     const MAX: Duration = Duration::from_secs(60);
+    const SOUND: Duration = Duration::from_secs(120);
+
+    fn lost() -> Loss {
+        "the broker closed the connection".into()
+    }
 
     proptest! {
         #[test]
@@ -112,7 +132,7 @@ mod tests {
     #[test]
     fn a_connection_that_is_only_greeted_is_made_ever_more_seldom() {
         let mut now = Instant::now();
-        let mut reconnect = Reconnect::new(Backoff::new(BASE, MAX, 3), 2 * MAX);
+        let mut reconnect = Reconnect::new(Backoff::new(BASE, MAX, 3), SOUND);
         let mut connects = 0;
         let hour = now + Duration::from_secs(3600);
         while now < hour {
@@ -120,33 +140,58 @@ mod tests {
             reconnect.connected(now);
             // The other device comes.
             now += Duration::from_millis(10);
-            now += reconnect.pause(now);
+            now += reconnect.pause(&lost(), now);
         }
         // 30 s each on average once the longest pause is reached.
         assert!((60..200).contains(&connects), "{connects} connections in an hour");
     }
 
     #[test]
+    fn two_devices_with_one_client_id_come_back_ever_more_seldom_although_each_delivers() {
+        let mut now = Instant::now();
+        let end = now + Duration::from_secs(3600);
+        let device = |seed| Reconnect::new(Backoff::new(BASE, MAX, seed), SOUND);
+        let (mut holder, mut other, mut other_comes) = (device(1), device(2), now + BASE);
+        holder.connected(now);
+        let mut connects = 1;
+        while now < end {
+            holder.delivered();
+            now = now.max(other_comes);
+            other.connected(now);
+            connects += 1;
+            other_comes = now + holder.pause(&Loss::ClientIdTaken, now);
+            std::mem::swap(&mut holder, &mut other);
+        }
+        assert!((60..200).contains(&connects), "{connects} connections in an hour");
+    }
+
+    #[test]
     fn a_sound_connection_or_a_delivered_event_is_followed_by_a_short_pause() {
-        for (lasted, delivered, short) in [(1, false, false), (119, false, false), (120, false, true), (1, true, true)]
-        {
+        let (taken, lost) = (&Loss::ClientIdTaken, &lost());
+        for (lasted, delivered, loss, short) in [
+            (1, false, lost, false),
+            (119, false, lost, false),
+            (120, false, lost, true),
+            (1, true, lost, true),
+            (120, true, taken, false),
+        ] {
             let mut now = Instant::now();
             // The largest draw of many: pauses are random.
             let longest = (0..50)
                 .map(|seed| {
-                    let mut reconnect = Reconnect::new(Backoff::new(BASE, MAX, seed), 2 * MAX);
+                    let mut reconnect = Reconnect::new(Backoff::new(BASE, MAX, seed), SOUND);
                     for _ in 0..10 {
-                        reconnect.pause(now);
+                        reconnect.pause(lost, now);
                     }
                     reconnect.connected(now);
                     if delivered {
                         reconnect.delivered();
                     }
                     now += Duration::from_secs(lasted);
-                    reconnect.pause(now)
+                    reconnect.pause(loss, now)
                 })
                 .max();
-            assert_eq!(longest.expect("fifty") < BASE, short, "{lasted} s, delivered: {delivered}");
+            assert_eq!(longest.expect("fifty") < BASE, short, "{lasted} s, delivered: {delivered}, {loss}");
         }
     }
 

@@ -1,10 +1,13 @@
 //! One connection to the broker, from CONNECT to its end; it is never mended, the next one is new.
 
-use std::time::Duration;
+use std::fmt;
+use std::time::{Duration, SystemTime};
 
+use rumqttc::TlsError;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason, Publish, PublishProperties};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, DisconnectReasonCode, Packet, PubAckReason, Publish, PublishProperties};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
+use rustls::CertificateError;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,8 +30,32 @@ pub(super) struct Link {
 pub(super) enum Signal {
     /// The broker answered the packet under way.
     Acknowledged(PubAckReason),
-    /// It is over; why, in words for the journal.
-    Lost(String),
+    /// It is over.
+    Lost(Loss),
+}
+
+/// Why a connection ended or was not made; its text is for the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// Another client came with our id, and the broker keeps the newer one (MQTT 5.0, 3.14.2.1: 142).
+    ClientIdTaken,
+    /// Anything else.
+    Other(String),
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientIdTaken => f.write_str("another client came with the same client id"),
+            Self::Other(words) => f.write_str(words),
+        }
+    }
+}
+
+impl From<&str> for Loss {
+    fn from(words: &str) -> Self {
+        Self::Other(words.to_owned())
+    }
 }
 
 /// What to publish.
@@ -60,8 +87,8 @@ impl Message {
 }
 
 impl Link {
-    /// Connects and waits for the CONNACK; the error is words for the journal.
-    pub(super) async fn open(options: MqttOptions) -> Result<Self, String> {
+    /// Connects and waits for the CONNACK.
+    pub(super) async fn open(options: MqttOptions) -> Result<Self, Loss> {
         let (client, mut event_loop) = AsyncClient::new(options, REQUESTS);
         let max_packet_bytes = loop {
             match event_loop.poll().await {
@@ -69,7 +96,7 @@ impl Link {
                     break properties.and_then(|properties| properties.max_packet_size);
                 }
                 Ok(_) => {}
-                Err(error) => return Err(in_words(&error)),
+                Err(error) => return Err(loss(&error)),
             }
         };
         let (sender, signals) = mpsc::channel(REQUESTS);
@@ -92,7 +119,7 @@ impl Link {
 
     /// The next thing the connection tells.
     pub(super) async fn signal(&mut self) -> Signal {
-        self.signals.recv().await.unwrap_or_else(|| Signal::Lost("the connection's task ended".to_owned()))
+        self.signals.recv().await.unwrap_or_else(|| Signal::Lost("the connection's task ended".into()))
     }
 
     /// Says DISCONNECT, so that the last will is not published, and waits a little for the broker to close.
@@ -109,7 +136,7 @@ async fn pump(mut event_loop: EventLoop, signals: mpsc::Sender<Signal>) {
         let signal = match event_loop.poll().await {
             Ok(Event::Incoming(Packet::PubAck(acknowledgement))) => Signal::Acknowledged(acknowledgement.reason),
             Ok(_) => continue,
-            Err(error) => Signal::Lost(in_words(&error)),
+            Err(error) => Signal::Lost(loss(&error)),
         };
         let over = matches!(signal, Signal::Lost(_));
         if signals.send(signal).await.is_err() || over {
@@ -119,18 +146,43 @@ async fn pump(mut event_loop: EventLoop, signals: mpsc::Sender<Signal>) {
 }
 
 /// rumqttc's words are for its debuggers; these are for an operator where they can be.
-fn in_words(error: &ConnectionError) -> String {
-    use rumqttc::v5::StateError;
-    match error {
+fn loss(error: &ConnectionError) -> Loss {
+    Loss::Other(match error {
         ConnectionError::Io(error) => error.to_string(),
-        ConnectionError::Tls(error) => format!("TLS: {}", error.to_string().trim_start_matches("I/O: ")),
+        ConnectionError::Tls(error) => format!("TLS: {}", tls_in_words(error)),
         ConnectionError::Timeout(_) => "no answer to the attempt to connect".to_owned(),
         ConnectionError::ConnectionRefused(code) => format!("the broker refused the connection: {code:?}"),
-        ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker does not answer pings".to_owned(),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker closed the connection".to_owned(),
-        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
-            format!("the broker ended the connection: {reason_code:?}")
-        }
+        ConnectionError::MqttState(error) => match error {
+            StateError::AwaitPingResp => "the broker does not answer pings".to_owned(),
+            StateError::ConnectionAborted => "the broker closed the connection".to_owned(),
+            StateError::ServerDisconnect { reason_code: DisconnectReasonCode::SessionTakenOver, .. } => {
+                return Loss::ClientIdTaken;
+            }
+            StateError::ServerDisconnect { reason_code, .. } => {
+                format!("the broker ended the connection: {reason_code:?}")
+            }
+            other => other.to_string(),
+        },
         other => other.to_string(),
+    })
+}
+
+/// What is wrong with a certificate by the calendar is as often wrong with our clock: both are named.
+fn tls_in_words(error: &TlsError) -> String {
+    use rustls::Error::InvalidCertificate;
+    let reason = match error {
+        TlsError::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
+        TlsError::TLS(error) => Some(error),
+        _ => None,
+    };
+    let now = || humantime::format_rfc3339_seconds(SystemTime::now());
+    match reason {
+        Some(InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. })) => {
+            format!("the broker's certificate is not valid yet (NotValidYet): the clock of this machine says {}", now())
+        }
+        Some(InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+            format!("the broker's certificate has expired (Expired): the clock of this machine says {}", now())
+        }
+        _ => error.to_string().trim_start_matches("I/O: ").to_owned(),
     }
 }

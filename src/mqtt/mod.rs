@@ -12,6 +12,7 @@
 
 mod backoff;
 mod delivery;
+mod journal;
 mod link;
 pub mod loopback_broker;
 mod options;

@@ -11,15 +11,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::backoff::{Backoff, Reconnect};
 use super::delivery::{Delivery, Hold, Lane, Policy, Verdict, code};
-use super::link::{Link, Message, Signal};
+use super::journal::Journal;
+use super::link::{Link, Loss, Message, Signal};
 use super::options::options;
-use super::seldom::Seldom;
 use super::{LinkEvent, LinkState, MqttError, Publisher};
-use crate::config::MqttSettings;
 use crate::crash_point;
 use crate::outbox::{Head, Outbox, OutboxError};
 use crate::report::{CONTENT_TYPE, Channel, Condition, EventKind, Reason, ServiceState, Session, Status};
@@ -33,7 +32,7 @@ const PACKET_TOO_LARGE: u8 = 149;
 
 /// How a connection ended.
 enum End {
-    Lost(String),
+    Lost(Loss),
     Stopped,
 }
 
@@ -62,13 +61,13 @@ pub(super) struct Work {
     /// When the packet under way was sent.
     sent_at: Instant,
     reconnect: Reconnect,
-    /// A lost connection was told, so that the next one is too.
-    loss_told: bool,
+    /// Another client came with our id, and no connection has been a sound one since.
+    id_taken: bool,
     /// The oldest result and the oldest error.
     heads: [Option<Head>; 2],
     /// The length of the queue that the last published status told.
     told_length: u64,
-    seldom: Seldom,
+    journal: Journal,
 }
 
 impl Work {
@@ -93,7 +92,8 @@ impl Work {
                 Backoff::new(RECONNECT_PAUSE, publisher.settings.max_backoff, seed),
                 publisher.settings.keep_alive * SOUND_KEEP_ALIVES,
             ),
-            loss_told: true,
+            id_taken: false,
+            journal: Journal::new(&publisher.settings),
             publisher,
             condition,
             condition_ended: false,
@@ -103,7 +103,6 @@ impl Work {
             session,
             heads: [None, None],
             told_length: 0,
-            seldom: Seldom::default(),
         }
     }
 
@@ -116,26 +115,26 @@ impl Work {
                 connected = self.connect() => connected,
                 () = hand_over.cancelled() => return Ok(()),
             };
-            let reason = match connected {
+            let loss = match connected {
                 Ok(mut link) => match self.serve(&mut link).await? {
                     End::Stopped => {
                         link.close().await;
                         return Ok(());
                     }
-                    End::Lost(reason) => {
+                    End::Lost(loss) => {
                         self.publisher.observer.tell(LinkEvent::Lost);
-                        reason
+                        loss
                     }
                 },
-                Err(reason) => reason,
+                Err(loss) => loss,
             };
-            self.lost(reason);
+            self.lost(&loss);
             if last_try {
                 return Ok(());
             }
             tokio::select! {
                 () = hand_over.cancelled() => return Ok(()),
-                () = sleep(self.reconnect.pause(Instant::now())) => {}
+                () = sleep(self.reconnect.pause(&loss, Instant::now())) => {}
                 () = self.shutdown.cancelled() => {}
             }
         }
@@ -146,29 +145,21 @@ impl Work {
         self.link_state.send_modify(|state| state.connected = false);
     }
 
-    async fn connect(&mut self) -> Result<Link, String> {
+    async fn connect(&mut self) -> Result<Link, Loss> {
         self.session += 1;
         let will = (self.topic(Lane::Status), to_json(&self.status().with_state(ServiceState::Offline)));
-        let options = options(&self.publisher.settings, Some(will)).map_err(|error| chain(&error))?;
+        let options = options(&self.publisher.settings, Some(will)).map_err(|error| Loss::Other(chain(&error)))?;
         let link = Link::open(options).await.inspect_err(|_| self.publisher.observer.tell(LinkEvent::Failed))?;
         self.publisher.observer.tell(LinkEvent::Made);
         self.reconnect.connected(Instant::now());
-        if std::mem::take(&mut self.loss_told) {
-            let MqttSettings { host, port, .. } = &self.publisher.settings;
-            info!("connected to the broker at {host}:{port}, session {}", self.session);
-        }
+        self.journal.connected(self.session);
         Ok(link)
     }
 
-    fn lost(&mut self, reason: String) {
-        if self.seldom.may_say(&reason, Instant::now()) {
-            self.loss_told = true;
-            let MqttSettings { host, port, .. } = &self.publisher.settings;
-            warn!("no connection to the broker at {host}:{port}: {reason}; results wait in the outbox");
-        }
-        let hold = self.delivery.holds().next();
-        let session = self.session;
-        self.link_state.send_replace(LinkState { connected: false, session, error: Some(reason), hold });
+    fn lost(&mut self, loss: &Loss) {
+        self.journal.lost(loss, Instant::now());
+        self.id_taken |= *loss == Loss::ClientIdTaken;
+        self.tell_link_state(Some(loss.to_string()));
     }
 
     /// Sends what is due and waits for what happens, until the connection is lost or the stop complete.
@@ -176,18 +167,19 @@ impl Work {
         self.delivery.connected(Instant::now());
         self.heads = [None, None];
         self.look()?;
-        self.tell_link_state();
+        self.tell_link_state(None);
         let (shutdown, hand_over) = (self.shutdown.clone(), self.publisher.hand_over.clone());
         let outbox = Arc::clone(&self.publisher.outbox);
         loop {
             if let Some(end) = self.send_what_is_due(link).await? {
                 return Ok(end);
             }
-            let wake_at = self.delivery.wake_at();
+            let sound_at = self.reconnect.sound_at().filter(|_| self.id_taken);
+            let wake_at = [self.delivery.wake_at(), sound_at].into_iter().flatten().min();
             tokio::select! {
                 signal = link.signal() => match signal {
                     Signal::Acknowledged(reason) => self.acknowledged(reason).await?,
-                    Signal::Lost(reason) => return Ok(End::Lost(reason)),
+                    Signal::Lost(loss) => return Ok(End::Lost(loss)),
                 },
                 () = outbox.appended(), if self.phase != Phase::Leaving => self.look()?,
                 changed = self.condition.changed(), if !self.condition_ended => {
@@ -195,9 +187,15 @@ impl Work {
                     self.delivery.set_due(Lane::Status, true);
                 }
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
-                    if self.delivery.is_stalled(Instant::now()) {
-                        let timeout = self.publisher.settings.ack_timeout;
-                        return Ok(End::Lost(format!("no PUBACK within {}", humantime::format_duration(timeout))));
+                    let now = Instant::now();
+                    if self.delivery.is_stalled(now) {
+                        let timeout = humantime::format_duration(self.publisher.settings.ack_timeout);
+                        return Ok(End::Lost(Loss::Other(format!("no PUBACK within {timeout}"))));
+                    }
+                    if sound_at.is_some_and(|at| at <= now) {
+                        let before = self.reasons();
+                        self.id_taken = false;
+                        self.tell_changes(&before);
                     }
                 }
                 () = hand_over.cancelled(), if self.phase == Phase::Running => self.phase = Phase::HandingOver,
@@ -242,7 +240,7 @@ impl Work {
                 continue;
             }
             if !link.publish(message) {
-                return Ok(Some(End::Lost("the connection takes nothing".to_owned())));
+                return Ok(Some(End::Lost("the connection takes nothing".into())));
             }
             self.sent_at = Instant::now();
             self.delivery.sent(lane, self.sent_at);
@@ -289,7 +287,7 @@ impl Work {
         let before = self.reasons();
         let now = Instant::now();
         self.delivery.refused(lane, PACKET_TOO_LARGE, now);
-        self.tell_hold(lane, Hold::Rejected { code: PACKET_TOO_LARGE }, now);
+        self.journal.held(&self.topic(lane), Hold::Rejected { code: PACKET_TOO_LARGE }, now);
         self.tell_changes(&before);
         Ok(())
     }
@@ -313,35 +311,11 @@ impl Work {
                 self.look()?;
             }
             Verdict::Delivered(Lane::Status | Lane::Info) => {}
-            Verdict::Held(lane, hold) => self.tell_hold(lane, hold, now),
+            Verdict::Held(lane, hold) => self.journal.held(&self.topic(lane), hold, now),
             Verdict::Unasked => warn!("the broker acknowledged what was not sent"),
         }
         self.tell_changes(&before);
         Ok(())
-    }
-
-    fn tell_hold(&mut self, lane: Lane, hold: Hold, now: Instant) {
-        let topic = self.topic(lane);
-        match hold {
-            Hold::Rejected { code } => {
-                let cause = format!("the broker refuses {topic} with reason code {code}");
-                if self.seldom.may_say(&cause, now) {
-                    error!("{cause}: check its access list and limits; what waits for it is kept");
-                }
-            }
-            Hold::NoSubscriber { alarm: false } => {
-                let cause = format!("nobody is subscribed to {topic}");
-                if self.seldom.may_say(&cause, now) {
-                    warn!("{cause}: results wait until somebody is");
-                }
-            }
-            Hold::NoSubscriber { alarm: true } => {
-                let cause = format!("nobody has been subscribed to {topic} for a minute");
-                if self.seldom.may_say(&cause, now) {
-                    error!("{cause}: start a subscriber, or set result.require_subscriber = false");
-                }
-            }
-        }
     }
 
     /// Reads the heads that are not known, and what follows from there being one or none.
@@ -401,7 +375,8 @@ impl Work {
     }
 
     fn reasons(&self) -> BTreeSet<Reason> {
-        self.delivery.holds().map(Hold::reason).collect()
+        let taken = self.id_taken.then_some(Reason::ClientIdTaken);
+        self.delivery.holds().map(Hold::reason).chain(taken).collect()
     }
 
     /// Tells what became of the holds: the daemon always, subscribers when the reasons differ from `before`.
@@ -409,12 +384,18 @@ impl Work {
         if self.reasons() != *before {
             self.delivery.set_due(Lane::Status, true);
         }
-        self.tell_link_state();
+        self.tell_link_state(None);
     }
 
-    fn tell_link_state(&self) {
-        let hold = self.delivery.holds().next();
-        self.link_state.send_replace(LinkState { connected: true, session: self.session, error: None, hold });
+    /// Tells the daemon how the connection is: there, or ended by `error`.
+    fn tell_link_state(&self, error: Option<String>) {
+        self.link_state.send_replace(LinkState {
+            connected: error.is_none(),
+            session: self.session,
+            error,
+            hold: self.delivery.holds().next(),
+            client_id_taken: self.id_taken,
+        });
     }
 }
 
