@@ -24,7 +24,8 @@
 //!    settings.
 //! 5. [`outbox`] and ledger take it in one transaction of the [`store`]: event, sequence number and "done" become
 //!    durable together or not at all.
-//! 6. [`mqtt`] sends the head of the outbox, waits for the broker's PUBACK, judges its reason, and only then removes it.
+//! 6. [`mqtt`] sends the head of the outbox, waits for the broker's PUBACK, judges its reason, and only then goes on to
+//!    the next; the outbox keeps what was delivered for a while, for subscribers that ask for it again.
 //!
 //! A film that cannot be decoded, or that killed the daemon three times, goes to quarantine, and its *refusal* takes
 //! the same way: sequenced, durable, delivered.
@@ -42,7 +43,7 @@
 //! | [`analysis`] | bytes to result, in one call | the five above |
 //! | [`acquisition`] | the folder: watch, settle, completeness, ledger, quarantine | report, config |
 //! | [`store`], [`secret`] | the state directory; keys and passwords | report, pulse |
-//! | [`outbox`] | the durable queue; its invariants stand first | store, report |
+//! | [`outbox`] | the durable queue and the archive of what was delivered; its invariants stand first | store, report |
 //! | [`mqtt`] | the connection and the rules of delivery; a loopback broker for demo and tests | outbox, report |
 //! | [`config`] | TOML and environment to checked settings; every default in one place | geometry |
 //! | [`health`] | NVIDIA GPUs; metrics, health checks and the status page over HTTP | report |
@@ -59,7 +60,7 @@
 //! # What never happens
 //!
 //! - Nothing writes in the acquisition folder unless `acquisition.after` says so.
-//! - No event leaves the outbox before the broker acknowledged it with a reason that counts.
+//! - No event stops waiting in the outbox before the broker acknowledged it with a reason that counts.
 //! - No patient data, file name or unkeyed identifier is in a document, a log line or an error.
 //! - No type of a neural-network framework leaves [`inference`] or `network`; no MQTT type leaves [`mqtt`].
 //! - Coordinates that leave [`inference`] are source pixels: centres at integers, x right, y down.

@@ -146,8 +146,9 @@ async fn a_daemon_killed_at_any_step_publishes_one_event_a_film() {
 
     for (number, (film, point)) in (1..).zip(&films) {
         let events: Vec<_> = witness.results_of(film).collect();
-        // Only here the subscriber had the event and the outbox did not know it yet.
-        let times = if *point == "event.acknowledged" { 2 } else { 1 };
+        // Here the subscriber had the event and the outbox did not know it yet, or not on the disk: to know the last of a
+        // queue there at once would cost a quarter of all that an exposure writes.
+        let times = if matches!(*point, "event.acknowledged" | "event.removed") { 2 } else { 1 };
         assert_eq!(events.len(), times, "after a crash at {point}");
         for event in &events {
             assert_eq!((&event["id"], sequence(event)), (&events[0]["id"], number), "after a crash at {point}");

@@ -148,7 +148,11 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             remember: Duration::from_secs(86_400),
             pixel_spacing: None,
         },
-        state: StateSettings { directory: root.join("state") },
+        state: StateSettings {
+            directory: root.join("state"),
+            archive_age: Duration::from_secs(86_400),
+            archive_bytes: 1 << 20,
+        },
         model: ModelSettings { directory: model },
         mqtt: MqttSettings {
             host: "127.0.0.1".to_owned(),

@@ -39,7 +39,7 @@ impl Default for AcquisitionSection {
 
 impl Default for StateSection {
     fn default() -> Self {
-        Self { directory: "/var/lib/landmarkd".into() }
+        Self { directory: "/var/lib/landmarkd".into(), archive_days: 30, archive_mib: 256 }
     }
 }
 

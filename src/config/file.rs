@@ -91,6 +91,10 @@ pub enum After {
 pub struct StateSection {
     /// Ledger, outbox and quarantine live below it.
     pub directory: PathBuf,
+    /// How long delivered events are kept.
+    pub archive_days: u64,
+    /// And how many bytes of them.
+    pub archive_mib: u64,
 }
 
 /// `[model]`

@@ -75,6 +75,8 @@ pub(super) const KEYS: &[Key] = &[
         "leave it out to report pixels only where a film states no scale",
     ),
     key("state.directory", Allowed::AbsolutePath, "/var/lib/landmarkd is what the unit provides"),
+    key("state.archive_days", Allowed::Whole(0, 3650, "days"), "30 outlasts most holidays of a subscriber"),
+    key("state.archive_mib", Allowed::Whole(0, 65_536, "MiB"), "256 hold 40000 events"),
     key(
         "model.directory",
         Allowed::AbsolutePath,

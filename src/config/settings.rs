@@ -104,6 +104,10 @@ pub enum AfterPublish {
 pub struct StateSettings {
     /// Absolute path; ledger, outbox and quarantine live below it.
     pub directory: PathBuf,
+    /// For how long delivered events are kept.
+    pub archive_age: Duration,
+    /// How many bytes of them; beyond it the oldest go, however young.
+    pub archive_bytes: u64,
 }
 
 /// Which bundle serves.

@@ -106,12 +106,16 @@ impl Check<'_> {
     }
 
     fn state(&mut self, section: &StateSection, acquisition: &AcquisitionSection) -> StateSettings {
-        let StateSection { directory } = section;
+        let StateSection { directory, archive_days, archive_mib } = section;
         if let Some(folder) = acquisition.folder.as_deref().filter(|folder| directory.starts_with(folder)) {
             let problem = format!("lies in the watched folder {}", folder.display());
             self.conflict("state.directory", quoted(directory), problem, "the watched folder is not ours to write in");
         }
-        StateSettings { directory: directory.clone() }
+        StateSettings {
+            directory: directory.clone(),
+            archive_age: Duration::from_secs(archive_days * 86_400),
+            archive_bytes: archive_mib << 20,
+        }
     }
 
     fn model(&self, section: &ModelSection) -> ModelSettings {

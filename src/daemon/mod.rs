@@ -6,6 +6,7 @@
 //! Any of the three ending early, by error or panic, stops all of them. A configuration that is read again is tried
 //! first (`reload`); if it serves, the three make way for three new ones, and the state stays open.
 
+mod archive;
 mod condition;
 mod reload;
 mod service_manager;

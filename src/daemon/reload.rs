@@ -37,7 +37,7 @@ pub(super) fn is_same_device(old: &Settings, new: &Settings) -> bool {
 
 /// The first key whose new value holds from a restart on: the state stays open, and with it its keys.
 fn needs_restart(old: &Settings, new: &Settings) -> Option<&'static str> {
-    if old.state != new.state {
+    if old.state.directory != new.state.directory {
         Some("state.directory")
     } else if old.result.token_key_file != new.result.token_key_file {
         Some("result.token_key_file")
@@ -65,6 +65,7 @@ mod tests {
         let old = settings("");
         for (extra, expected) in [
             ("", None),
+            ("[state]\narchive_days = 1", None),
             ("rescan_s = 5\n[mqtt]\nport = 1\n[model]\ndirectory = \"/m2\"\n[daemon]\ndrain_s = 1", None),
             ("[state]\ndirectory = \"/var/lib/other\"", Some("state.directory")),
             ("[result]\ntoken_key_file = \"token-key\"", Some("result.token_key_file")),

@@ -16,7 +16,7 @@ use super::reload::{is_same_device, renew};
 use super::start::{PANICKED, Reloads, Serving, State};
 use super::visible::Visible;
 use super::worker::Worker;
-use super::{service_manager, watchdog};
+use super::{archive, service_manager, watchdog};
 use crate::acquisition::{self, FolderState};
 use crate::health::Stage;
 use crate::mqtt::{LinkState, Publisher};
@@ -125,6 +125,8 @@ pub(super) async fn supervise(
             Ok(())
         }
     });
+    let archive = archive::keep_bounded(Arc::clone(outbox), settings.state.clone(), no_more_films.clone());
+    intake.spawn(party("the archive", archive));
     let path = settings.acquisition.folder.display().to_string();
     intake.spawn(tell_ready(folder.clone(), path.clone(), no_more_films.clone()));
     let mut delivery = JoinSet::new();

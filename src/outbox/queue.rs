@@ -1,5 +1,6 @@
 //! The queue's tables and the few ways to change them.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -9,6 +10,7 @@ use redb::{
 };
 use tokio::sync::Notify;
 
+use super::archive::DAYS;
 use super::record;
 use crate::disposition::Disposition;
 use crate::report::{Draft, EventKind, ReportError};
@@ -20,26 +22,32 @@ pub const QUARANTINE_LENGTH: u64 = 1000;
 /// How many acknowledgements a crash may undo; their events are then sent again, with the same ids (R42).
 const UNSAVED_ACKNOWLEDGEMENTS: u32 = 8;
 
-/// (kind, sequence) to record: the first of each kind is its head.
-const EVENTS: TableDefinition<(u8, u64), &[u8]> = TableDefinition::new("outbox.events");
-/// `last`: the sequence of the last event that was appended.
-const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("outbox.numbers");
+/// (lane, sequence) to record.
+pub(super) const EVENTS: TableDefinition<(u8, u64), &[u8]> = TableDefinition::new("outbox.events");
+/// `last`, the sequence of the last event that was appended; the [`Lane`]s' pointers; the archive's size. One that is
+/// missing is 0, so a file of a version without an archive is one whose archive is empty.
+pub(super) const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("outbox.numbers");
 /// Sequence to (reason, record).
 const QUARANTINE: TableDefinition<u64, (&str, &[u8])> = TableDefinition::new("outbox.quarantine");
 
-/// The queue of events that no broker has acknowledged; its module's page lists what it promises.
+/// How many delivered events are in [`EVENTS`], and the bytes of their records.
+pub(super) const ARCHIVE_EVENTS: &str = "archive.events";
+pub(super) const ARCHIVE_BYTES: &str = "archive.bytes";
+
+/// The queue of events that no broker has acknowledged, and the archive of those that one has; its module's page lists
+/// what it promises.
 ///
 /// Its methods wait for the disk: call those that write from a thread that may.
 #[derive(Debug)]
 pub struct Outbox {
-    database: Arc<Database>,
+    pub(super) database: Arc<Database>,
     epoch: String,
     appended: Notify,
     /// Acknowledgements since the last transaction that is surely on the disk.
     unsaved: AtomicU32,
 }
 
-/// The oldest event of a kind.
+/// An event and its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Its number in the epoch.
@@ -119,6 +127,7 @@ impl Outbox {
         tx.open_table(EVENTS)?;
         tx.open_table(NUMBERS)?;
         tx.open_table(QUARANTINE)?;
+        tx.open_table(DAYS)?;
         tx.commit()?;
         Ok(Self { database, epoch, appended: Notify::new(), unsaved: AtomicU32::new(0) })
     }
@@ -138,7 +147,7 @@ impl Outbox {
         let mut numbers = tx.open_table(NUMBERS)?;
         let sequence = numbers.get("last")?.map_or(0, |last| last.value()) + 1;
         numbers.insert("last", sequence)?;
-        tx.open_table(EVENTS)?.insert((lane(draft.kind), sequence), record::encode(draft).as_slice())?;
+        tx.open_table(EVENTS)?.insert((Lane::of(draft.kind) as u8, sequence), record::encode(draft).as_slice())?;
         Ok(sequence)
     }
 
@@ -152,7 +161,7 @@ impl Outbox {
         self.appended.notified().await;
     }
 
-    /// The oldest event of a kind.
+    /// The oldest event of a kind that waits.
     ///
     /// # Errors
     /// When the database fails or the record does not read.
@@ -160,19 +169,25 @@ impl Outbox {
         self.after(kind, 0)
     }
 
-    /// The oldest event of a kind whose number is greater than `sequence`.
+    /// The oldest event of a kind that waits and whose number is greater than `sequence`.
     ///
     /// # Errors
     /// When the database fails or the record does not read.
     pub fn after(&self, kind: EventKind, sequence: u64) -> Result<Option<Head>, OutboxError> {
-        let events = self.database.begin_read()?.open_table(EVENTS)?;
-        let lane = lane(kind);
-        let Some(first) = events.range((lane, sequence + 1)..=(lane, u64::MAX))?.next() else {
-            return Ok(None);
-        };
-        let (key, bytes) = first?;
-        let sequence = key.value().1;
-        Ok(Some(Head { sequence, draft: record::decode(kind, sequence, bytes.value())? }))
+        let tx = self.database.begin_read()?;
+        let (events, numbers) = (tx.open_table(EVENTS)?, tx.open_table(NUMBERS)?);
+        let mut oldest: Option<Head> = None;
+        for &lane in Lane::waiting(kind) {
+            let first = lane.pointer(&numbers)?.max(sequence) + 1;
+            if let Some(row) = events.range(lane.rows(first))?.next() {
+                let (key, record) = row?;
+                let sequence = key.value().1;
+                if oldest.as_ref().is_none_or(|oldest| sequence < oldest.sequence) {
+                    oldest = Some(Head { sequence, draft: record::decode(kind, sequence, record.value())? });
+                }
+            }
+        }
+        Ok(oldest)
     }
 
     /// How many events wait.
@@ -180,7 +195,9 @@ impl Outbox {
     /// # Errors
     /// When the database fails.
     pub fn len(&self) -> Result<u64, OutboxError> {
-        Ok(self.database.begin_read()?.open_table(EVENTS)?.len()?)
+        let tx = self.database.begin_read()?;
+        let delivered = number(&tx.open_table(NUMBERS)?, ARCHIVE_EVENTS)?;
+        Ok(tx.open_table(EVENTS)?.len()?.saturating_sub(delivered))
     }
 
     /// Whether no event waits.
@@ -191,27 +208,27 @@ impl Outbox {
         Ok(self.len()? == 0)
     }
 
-    /// Removes an event that somebody has; one that is not there is fine, for it was acknowledged before.
+    /// Takes the head of a kind from the queue, because somebody has it; the archive keeps it.
     ///
-    /// The acknowledgement that empties the queue is on the disk when this returns, and so is every eighth; the others
-    /// follow with the next that is, or with the next [`append`](Self::append) or [`save`](Self::save).
+    /// One that waits no longer is fine, for it was acknowledged before. One that is not the head changes nothing: what
+    /// waits before it must not be passed over, so it is delivered again.
+    ///
+    /// Every eighth acknowledgement is on the disk when this returns; the others follow with the next that is, or with
+    /// the next [`append`](Self::append) or [`save`](Self::save).
     ///
     /// # Errors
-    /// When the database fails; the event is then still queued.
+    /// When the database fails; the event then still waits.
     pub fn acknowledge(&self, kind: EventKind, sequence: u64) -> Result<(), OutboxError> {
         let mut tx = self.database.begin_write()?;
-        if take(&tx, kind, sequence)?.is_none() {
+        if !deliver(&tx, kind, sequence)? {
             tx.abort()?;
             return Ok(());
         }
-        let is_last = tx.open_table(EVENTS)?.is_empty()?;
         let unsaved = self.unsaved.load(Ordering::Relaxed) + 1;
-        if is_last || unsaved == UNSAVED_ACKNOWLEDGEMENTS {
-            self.unsaved.store(0, Ordering::Relaxed);
-        } else {
+        if unsaved < UNSAVED_ACKNOWLEDGEMENTS {
             tx.set_durability(Durability::None)?;
-            self.unsaved.store(unsaved, Ordering::Relaxed);
         }
+        self.unsaved.store(unsaved % UNSAVED_ACKNOWLEDGEMENTS, Ordering::Relaxed);
         tx.commit()?;
         Ok(())
     }
@@ -229,10 +246,10 @@ impl Outbox {
 
     /// Puts a refusal with the same number in the place of an event that cannot travel, and the event in quarantine.
     ///
-    /// `reason` goes to both; `now` is when it was decided. An event that is not there is fine.
+    /// `reason` goes to both; `now` is when it was decided. An event that does not wait is fine.
     ///
     /// # Errors
-    /// When the database fails or the event's text is none; the event is then still queued.
+    /// When the database fails or the event's text is none; the event then still waits.
     pub fn refuse(&self, kind: EventKind, sequence: u64, reason: &str, now: SystemTime) -> Result<(), OutboxError> {
         let tx = self.database.begin_write()?;
         let Some(draft) = take(&tx, kind, sequence)? else {
@@ -241,7 +258,7 @@ impl Outbox {
         };
         let refusal =
             draft.refuse(reason.to_owned(), now).map_err(|source| OutboxError::Content { sequence, source })?;
-        tx.open_table(EVENTS)?.insert((lane(refusal.kind), sequence), record::encode(&refusal).as_slice())?;
+        tx.open_table(EVENTS)?.insert((Lane::Refusals as u8, sequence), record::encode(&refusal).as_slice())?;
         {
             let mut quarantine = tx.open_table(QUARANTINE)?;
             quarantine.insert(sequence, (reason, record::encode(&draft).as_slice()))?;
@@ -268,17 +285,108 @@ impl Outbox {
     }
 }
 
-/// Removes an event inside `tx`.
-fn take(tx: &WriteTransaction, kind: EventKind, sequence: u64) -> Result<Option<Draft>, OutboxError> {
-    let mut events = tx.open_table(EVENTS)?;
-    let removed = events.remove((lane(kind), sequence))?;
-    removed.map(|bytes| record::decode(kind, sequence, bytes.value())).transpose()
+/// Moves the head of a kind from the queue to the archive inside `tx`; whether it was the head.
+fn deliver(tx: &WriteTransaction, kind: EventKind, sequence: u64) -> Result<bool, OutboxError> {
+    let (mut events, mut numbers) = (tx.open_table(EVENTS)?, tx.open_table(NUMBERS)?);
+    let refusal = events.get((Lane::Refusals as u8, sequence))?.map(|record| record.value().to_vec());
+    let (lane, bytes) = match refusal.filter(|_| kind == EventKind::Error) {
+        Some(record) => {
+            events.remove((Lane::Refusals as u8, sequence))?;
+            events.insert((Lane::DeliveredRefusals as u8, sequence), record.as_slice())?;
+            (Lane::DeliveredRefusals, record.len())
+        }
+        None => {
+            let lane = Lane::of(kind);
+            let first = events.range(lane.rows(lane.pointer(&numbers)? + 1))?.next().transpose()?;
+            match first {
+                Some((key, record)) if key.value().1 == sequence => (lane, record.value().len()),
+                _ => return Ok(false),
+            }
+        }
+    };
+    // Of delivered refusals the pointer says only how far they have come, for their age.
+    let pointer = lane.pointer(&numbers)?.max(sequence);
+    numbers.insert(lane.pointer_name(), pointer)?;
+    for (name, more) in [(ARCHIVE_EVENTS, 1), (ARCHIVE_BYTES, bytes as u64)] {
+        let sum = number(&numbers, name)? + more;
+        numbers.insert(name, sum)?;
+    }
+    Ok(true)
 }
 
-/// The stored form of a kind.
-const fn lane(kind: EventKind) -> u8 {
-    match kind {
-        EventKind::Result => 0,
-        EventKind::Error => 1,
+/// Removes an event that waits inside `tx`.
+fn take(tx: &WriteTransaction, kind: EventKind, sequence: u64) -> Result<Option<Draft>, OutboxError> {
+    let (mut events, numbers) = (tx.open_table(EVENTS)?, tx.open_table(NUMBERS)?);
+    for &lane in Lane::waiting(kind) {
+        if sequence > lane.pointer(&numbers)?
+            && let Some(record) = events.remove((lane as u8, sequence))?
+        {
+            return Ok(Some(record::decode(kind, sequence, record.value())?));
+        }
+    }
+    Ok(None)
+}
+
+/// One of [`NUMBERS`].
+pub(super) fn number(numbers: &impl ReadableTable<&'static str, u64>, name: &str) -> Result<u64, OutboxError> {
+    Ok(numbers.get(name)?.map_or(0, |number| number.value()))
+}
+
+/// A part of [`EVENTS`], in the order of its numbers.
+///
+/// Results and errors stay where they are when they are delivered: the lane's pointer, the number of the last that was,
+/// moves past them. A refusal takes its number from a result, which may lie below the errors' pointer, so refusals have
+/// lanes of their own and move from one to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Lane {
+    Results = 0,
+    Errors = 1,
+    Refusals = 2,
+    DeliveredRefusals = 3,
+}
+
+impl Lane {
+    /// Those that hold delivered events.
+    pub(super) const ARCHIVE: [Self; 3] = [Self::Results, Self::Errors, Self::DeliveredRefusals];
+
+    const fn of(kind: EventKind) -> Self {
+        match kind {
+            EventKind::Result => Self::Results,
+            EventKind::Error => Self::Errors,
+        }
+    }
+
+    /// Those in which events of a kind wait.
+    const fn waiting(kind: EventKind) -> &'static [Self] {
+        match kind {
+            EventKind::Result => &[Self::Results],
+            EventKind::Error => &[Self::Refusals, Self::Errors],
+        }
+    }
+
+    pub(super) const fn kind(self) -> EventKind {
+        match self {
+            Self::Results => EventKind::Result,
+            Self::Errors | Self::Refusals | Self::DeliveredRefusals => EventKind::Error,
+        }
+    }
+
+    const fn pointer_name(self) -> &'static str {
+        match self {
+            Self::Results => "delivered.results",
+            Self::Errors => "delivered.errors",
+            Self::Refusals | Self::DeliveredRefusals => "delivered.refusals",
+        }
+    }
+
+    /// The highest number of the lane that was delivered; of refusals that wait, 0.
+    pub(super) fn pointer(self, numbers: &impl ReadableTable<&'static str, u64>) -> Result<u64, OutboxError> {
+        if self == Self::Refusals { Ok(0) } else { number(numbers, self.pointer_name()) }
+    }
+
+    /// The lane's rows from a number on.
+    pub(super) fn rows(self, from: u64) -> RangeInclusive<(u8, u64)> {
+        (self as u8, from)..=(self as u8, u64::MAX)
     }
 }
