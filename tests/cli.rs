@@ -63,6 +63,8 @@ fn every_way_to_end_has_its_exit_code() {
         (vec!["check-config", "--config", &none], 78),
         (vec!["run", "--config", &wrong], 78),
         (vec!["run", "--config", &none], 78),
+        (vec!["replay", "--from", "1", "--config", &right], 64),
+        (vec!["replay", "--from", "1", "--to", "2", "--config", &wrong], 78),
         (vec!["schema"], 0),
         (vec!["completions", "bash"], 0),
         (vec!["completions", "tcsh"], 64),

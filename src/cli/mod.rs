@@ -14,6 +14,7 @@ mod film_variant;
 pub mod logging;
 pub mod panics;
 pub mod predict;
+pub mod replay;
 pub mod run;
 pub mod schema;
 mod session;

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Hold;
+use super::commands::Heard;
 use super::link::Loss;
 use super::seldom::Seldom;
 use crate::config::MqttSettings;
@@ -41,17 +42,56 @@ impl Journal {
         if !self.seldom.may_say(&loss.to_string(), now) {
             return;
         }
-        let broker = &self.broker;
-        match loss {
-            Loss::ClientIdTaken => error!(
-                "another client connects to the broker at {broker} as {:?} and throws this device out: give every \
-                 device an mqtt.client_id of its own; results wait in the outbox in between",
-                self.client_id
-            ),
-            Loss::Other(reason) => {
-                self.loss_told = true;
-                warn!("no connection to the broker at {broker}: {reason}; results wait in the outbox");
+        self.loss_told = true;
+        warn!("no connection to the broker at {}: {loss}; results wait in the outbox", self.broker);
+    }
+
+    /// Another client has our id, by all we know.
+    pub(super) fn contested(&mut self, now: Instant) {
+        if self.seldom.may_say("contested", now) {
+            error!(
+                "the broker at {} ends each connection soon after it is made: most likely another client connects as \
+                 {:?} too, and the two throw each other out; give every device an mqtt.client_id of its own; results \
+                 wait in the outbox in between",
+                self.broker, self.client_id
+            );
+        }
+    }
+
+    /// The broker refuses the subscription to the command topics.
+    pub(super) fn commands_refused(&mut self, now: Instant) {
+        if self.seldom.may_say("commands", now) {
+            warn!(
+                "the broker at {} does not let this device hear commands: check its access list, or set \
+                 mqtt.commands = false",
+                self.broker
+            );
+        }
+    }
+
+    /// Somebody asked for something.
+    pub(super) fn heard(&mut self, heard: Heard, now: Instant) {
+        match heard {
+            Heard::Answered => {}
+            Heard::Replay { from, to } => info!("events {from} to {to} are asked for again and sent once more"),
+            Heard::Refused(reason) => {
+                if self.seldom.may_say(&format!("refused {reason:?}"), now) {
+                    warn!("a command is refused: {reason:?}");
+                }
             }
+            Heard::Dropped => {
+                if self.seldom.may_say("dropped", now) {
+                    warn!("more commands come than can be answered; some are dropped");
+                }
+            }
+        }
+    }
+
+    /// An answer to a command cannot be delivered.
+    pub(super) fn unanswered(&mut self, code: u8, now: Instant) {
+        let cause = format!("the broker refuses an answer to a command with reason code {code}");
+        if self.seldom.may_say(&cause, now) {
+            warn!("{cause}: check its access list");
         }
     }
 

@@ -1,6 +1,8 @@
 //! The publisher at work: empties the outbox into the broker and keeps the retained documents true, connection after
 //! connection.
 
+mod refused;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,9 +13,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use super::backoff::{Backoff, Reconnect};
+use super::commands::{ANSWER_PAUSE, Desk, REPLAY_PAUSE};
 use super::delivery::{Delivery, Hold, Lane, Policy, Verdict, code};
 use super::journal::Journal;
 use super::link::{Link, Loss, Message, Signal};
@@ -21,15 +24,12 @@ use super::options::options;
 use super::{LinkEvent, LinkState, MqttError, Publisher};
 use crate::crash_point;
 use crate::outbox::{Head, Outbox, OutboxError};
-use crate::report::{CONTENT_TYPE, Channel, Condition, EventKind, Reason, ServiceState, Session, Status};
+use crate::report::{CONTENT_TYPE, Channel, Command, Condition, EventKind, Reason, ServiceState, Session, Status};
 
 /// First pause between attempts to connect (R25).
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that lasted this many keep-alives was a sound one.
 const SOUND_KEEP_ALIVES: u32 = 2;
-/// MQTT 5.0 reason code 149, Packet too large: what we find ourselves before a broker would.
-const PACKET_TOO_LARGE: u8 = 149;
-
 /// How a connection ended.
 enum End {
     Lost(Loss),
@@ -61,13 +61,15 @@ pub(super) struct Work {
     /// When the packet under way was sent.
     sent_at: Instant,
     reconnect: Reconnect,
-    /// Another client came with our id, and no connection has been a sound one since.
-    id_taken: bool,
+    /// The pause after the last connection.
+    reconnect_in: Duration,
     /// The oldest result and the oldest error.
     heads: [Option<Head>; 2],
     /// The length of the queue that the last published status told.
     told_length: u64,
     journal: Journal,
+    /// Commands and their answers.
+    desk: Desk,
 }
 
 impl Work {
@@ -92,8 +94,9 @@ impl Work {
                 Backoff::new(RECONNECT_PAUSE, publisher.settings.max_backoff, seed),
                 publisher.settings.keep_alive * SOUND_KEEP_ALIVES,
             ),
-            id_taken: false,
+            reconnect_in: Duration::ZERO,
             journal: Journal::new(&publisher.settings),
+            desk: Desk::new(publisher.topics.clone(), publisher.boot_id.clone()),
             publisher,
             condition,
             condition_ended: false,
@@ -129,12 +132,13 @@ impl Work {
                 Err(loss) => loss,
             };
             self.lost(&loss);
+            self.answered_out_of_turn(&loss).await?;
             if last_try {
                 return Ok(());
             }
             tokio::select! {
                 () = hand_over.cancelled() => return Ok(()),
-                () = sleep(self.reconnect.pause(&loss, Instant::now())) => {}
+                () = sleep(self.reconnect_in) => {}
                 () = self.shutdown.cancelled() => {}
             }
         }
@@ -149,16 +153,28 @@ impl Work {
         self.session += 1;
         let will = (self.topic(Lane::Status), to_json(&self.status().with_state(ServiceState::Offline)));
         let options = options(&self.publisher.settings, Some(will)).map_err(|error| Loss::Other(chain(&error)))?;
-        let link = Link::open(options).await.inspect_err(|_| self.publisher.observer.tell(LinkEvent::Failed))?;
+        let commands: Vec<String> = match self.publisher.settings.commands {
+            true => Command::ALL.map(|command| self.publisher.topics.command(command)).into(),
+            false => Vec::new(),
+        };
+        let link =
+            Link::open(options, &commands).await.inspect_err(|_| self.publisher.observer.tell(LinkEvent::Failed))?;
         self.publisher.observer.tell(LinkEvent::Made);
         self.reconnect.connected(Instant::now());
         self.journal.connected(self.session);
+        if link.commands_refused() {
+            self.journal.commands_refused(Instant::now());
+        }
         Ok(link)
     }
 
     fn lost(&mut self, loss: &Loss) {
-        self.journal.lost(loss, Instant::now());
-        self.id_taken |= *loss == Loss::ClientIdTaken;
+        let now = Instant::now();
+        self.reconnect_in = self.reconnect.pause(loss, now);
+        self.journal.lost(loss, now);
+        if self.reconnect.is_contested() {
+            self.journal.contested(now);
+        }
         self.tell_link_state(Some(loss.to_string()));
     }
 
@@ -174,11 +190,16 @@ impl Work {
             if let Some(end) = self.send_what_is_due(link).await? {
                 return Ok(end);
             }
-            let sound_at = self.reconnect.sound_at().filter(|_| self.id_taken);
-            let wake_at = [self.delivery.wake_at(), sound_at].into_iter().flatten().min();
+            let settled_at = self.reconnect.settled_at();
+            let wake_at = [self.delivery.wake_at(), settled_at].into_iter().flatten().min();
             tokio::select! {
                 signal = link.signal() => match signal {
                     Signal::Acknowledged(reason) => self.acknowledged(reason).await?,
+                    Signal::Asked(request) => {
+                        let heard = self.desk.hear(request, &outbox, SystemTime::now())?;
+                        self.journal.heard(heard, Instant::now());
+                        self.look()?;
+                    }
                     Signal::Lost(loss) => return Ok(End::Lost(loss)),
                 },
                 () = outbox.appended(), if self.phase != Phase::Leaving => self.look()?,
@@ -192,15 +213,16 @@ impl Work {
                         let timeout = humantime::format_duration(self.publisher.settings.ack_timeout);
                         return Ok(End::Lost(Loss::Other(format!("no PUBACK within {timeout}"))));
                     }
-                    if sound_at.is_some_and(|at| at <= now) {
+                    if settled_at.is_some_and(|at| at <= now) {
                         let before = self.reasons();
-                        self.id_taken = false;
+                        self.reconnect.settled();
                         self.tell_changes(&before);
                     }
                 }
                 () = hand_over.cancelled(), if self.phase == Phase::Running => self.phase = Phase::HandingOver,
                 () = shutdown.cancelled(), if self.phase == Phase::Running => {
                     self.phase = Phase::Draining;
+                    self.look()?;
                     self.delivery.release(Instant::now());
                     self.delivery.set_due(Lane::Status, true);
                 }
@@ -220,7 +242,7 @@ impl Work {
                     Phase::Leaving => return Ok(Some(End::Stopped)),
                     Phase::Draining => {
                         self.phase = Phase::Leaving;
-                        for lane in [Lane::Info, Lane::Result, Lane::Error] {
+                        for lane in [Lane::Info, Lane::Result, Lane::Error, Lane::Answer, Lane::Replay] {
                             self.delivery.set_due(lane, false);
                         }
                         self.delivery.set_due(Lane::Status, true);
@@ -230,13 +252,15 @@ impl Work {
             };
             let Some(message) = self.message(lane)? else {
                 self.delivery.set_due(lane, false);
+                self.look()?;
                 continue;
             };
             let own = self.publisher.settings.max_packet_bytes;
             let limit = link.max_packet_bytes().map_or(own, |broker| broker.min(own));
             let found = message.wire_bytes();
             if found > limit as usize {
-                self.too_large(lane, found, limit).await?;
+                let reason = format!("the message has {found} bytes, the broker takes {limit}");
+                self.too_large(lane, reason).await?;
                 continue;
             }
             if !link.publish(message) {
@@ -261,6 +285,8 @@ impl Work {
                 (true, "application/json", to_json(&status))
             }
             Lane::Info => (true, "application/json", to_json(&self.publisher.info)),
+            Lane::Answer => return Ok(self.desk.next_answer().cloned()),
+            Lane::Replay => return Ok(self.desk.next_replayed(&self.publisher.outbox)?),
             Lane::Result | Lane::Error => {
                 let Some(head) = &self.heads[slot(lane)] else {
                     return Ok(None);
@@ -270,26 +296,7 @@ impl Work {
                 (false, CONTENT_TYPE, payload)
             }
         };
-        Ok(Some(Message { topic: self.topic(lane), retain, content_type, payload }))
-    }
-
-    /// A packet that the broker would not take (R22): a result becomes a refusal, anything else waits for a broker
-    /// that takes more.
-    async fn too_large(&mut self, lane: Lane, found: usize, limit: u32) -> Result<(), MqttError> {
-        let reason = format!("the message has {found} bytes, the broker takes {limit}");
-        let head = if lane == Lane::Result { self.heads[slot(lane)].take() } else { None };
-        if let Some(Head { sequence, .. }) = head {
-            error!("event {sequence} goes to the quarantine: {reason}");
-            let refusal = reason.clone();
-            self.write(move |outbox| outbox.refuse(EventKind::Result, sequence, &refusal, SystemTime::now())).await?;
-            return self.look();
-        }
-        let before = self.reasons();
-        let now = Instant::now();
-        self.delivery.refused(lane, PACKET_TOO_LARGE, now);
-        self.journal.held(&self.topic(lane), Hold::Rejected { code: PACKET_TOO_LARGE }, now);
-        self.tell_changes(&before);
-        Ok(())
+        Ok(Some(Message { topic: self.topic(lane), retain, content_type, correlation: None, payload }))
     }
 
     async fn acknowledged(&mut self, reason: PubAckReason) -> Result<(), MqttError> {
@@ -311,6 +318,17 @@ impl Work {
                 self.look()?;
             }
             Verdict::Delivered(Lane::Status | Lane::Info) => {}
+            Verdict::Delivered(Lane::Answer) => {
+                self.desk.answered();
+                self.delivery.pace(Lane::Answer, ANSWER_PAUSE, now);
+                self.look()?;
+            }
+            Verdict::Delivered(Lane::Replay) => {
+                self.desk.replayed();
+                self.delivery.pace(Lane::Replay, REPLAY_PAUSE, now);
+                self.look()?;
+            }
+            Verdict::Refused(lane, code) => self.not_taken(lane, code)?,
             Verdict::Held(lane, hold) => self.journal.held(&self.topic(lane), hold, now),
             Verdict::Unasked => warn!("the broker acknowledged what was not sent"),
         }
@@ -328,6 +346,9 @@ impl Work {
             }
             self.delivery.set_due(lane, head.is_some() && self.phase != Phase::Leaving);
         }
+        let running = self.phase == Phase::Running;
+        self.delivery.set_due(Lane::Answer, running && self.desk.next_answer().is_some());
+        self.delivery.set_due(Lane::Replay, running && self.desk.is_replaying());
         if self.told_length > 0 && self.heads.iter().all(Option::is_none) {
             self.delivery.set_due(Lane::Status, true);
         }
@@ -365,6 +386,7 @@ impl Work {
             Lane::Info => Channel::Info,
             Lane::Result => Channel::Result,
             Lane::Error => Channel::Error,
+            Lane::Answer | Lane::Replay => unreachable!("these say themselves where they go"),
         })
     }
 
@@ -375,7 +397,7 @@ impl Work {
     }
 
     fn reasons(&self) -> BTreeSet<Reason> {
-        let taken = self.id_taken.then_some(Reason::ClientIdTaken);
+        let taken = self.reconnect.is_contested().then_some(Reason::ClientIdTaken);
         self.delivery.holds().map(Hold::reason).chain(taken).collect()
     }
 
@@ -394,7 +416,7 @@ impl Work {
             session: self.session,
             error,
             hold: self.delivery.holds().next(),
-            client_id_taken: self.id_taken,
+            client_id_taken: self.reconnect.is_contested(),
         });
     }
 }
