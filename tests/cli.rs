@@ -70,6 +70,8 @@ fn every_way_to_end_has_its_exit_code() {
         (vec!["spool", "retry", "0"], 64),
         (vec!["spool", "ls", "--config", &none], 78),
         (vec!["man"], 64),
+        (vec!["replay", "--from", "1", "--config", &right], 64),
+        (vec!["replay", "--from", "1", "--to", "2", "--config", &wrong], 78),
         (vec!["schema"], 0),
         (vec!["completions", "bash"], 0),
         (vec!["completions", "tcsh"], 64),

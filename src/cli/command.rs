@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, check_config, completions, demo, diag, doctor, man, predict, run, schema, spool};
+use super::{Failure, bench, check_config, completions, demo, diag, doctor, man, predict, replay, run, schema, spool};
 
 /// Watches an X-ray acquisition folder, localizes anatomical landmarks on every new film and publishes them over MQTT.
 ///
@@ -36,6 +36,8 @@ enum Command {
     Diag(diag::Arguments),
     /// List, send again or export what waits in the state of a stopped daemon
     Spool(spool::Arguments),
+    /// Ask the running daemon for delivered events once more
+    Replay(replay::Arguments),
     /// Print the JSON Schemas of the published documents
     Schema,
     /// Print a completion script for a shell
@@ -59,6 +61,7 @@ impl Arguments {
             Command::Doctor(arguments) => doctor::doctor(arguments),
             Command::Diag(arguments) => diag::diag(arguments),
             Command::Spool(arguments) => spool::spool(arguments),
+            Command::Replay(arguments) => replay::replay(arguments),
             Command::Schema => schema::schema(),
             Command::Completions(arguments) => completions::completions(arguments),
             Command::Man(arguments) => man::man(arguments),

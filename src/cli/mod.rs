@@ -18,6 +18,7 @@ pub mod logging;
 pub mod man;
 pub mod panics;
 pub mod predict;
+pub mod replay;
 pub mod run;
 pub mod schema;
 mod session;

@@ -166,6 +166,7 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             ack_timeout: Duration::from_secs(30),
             max_backoff: Duration::from_secs(1),
             max_packet_bytes: 128 << 10,
+            commands: false,
         },
         result: ResultSettings { require_subscriber: false, fresh: Duration::from_secs(300), token_key_file: None },
         daemon: DaemonSettings { drain: Duration::from_secs(5), budget: PATIENCE },

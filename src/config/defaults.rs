@@ -61,6 +61,7 @@ impl Default for MqttSection {
             ack_timeout_s: 30,
             max_backoff_s: 60,
             max_packet_kib: 128,
+            commands: false,
         }
     }
 }

@@ -151,6 +151,8 @@ pub struct MqttSection {
     pub max_backoff_s: u64,
     /// Our own limit on a packet (R22).
     pub max_packet_kib: u32,
+    /// Whether the device can be asked for a replay and a sign of life.
+    pub commands: bool,
 }
 
 /// `[result]`

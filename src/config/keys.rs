@@ -109,6 +109,7 @@ pub(super) const KEYS: &[Key] = &[
     key("mqtt.ack_timeout_s", Allowed::Whole(1, 3600, "seconds"), "30 suits most links"),
     key("mqtt.max_backoff_s", Allowed::Whole(1, 3600, "seconds"), "60 suits most brokers"),
     key("mqtt.max_packet_kib", Allowed::Whole(16, 1024, "KiB"), "128 holds every event (at most 64 KiB)"),
+    key("mqtt.commands", Allowed::Flag, "true lets whoever may write to cmd/replay ask for delivered events again"),
     key("result.require_subscriber", Allowed::Flag, "true holds a result until somebody has taken it"),
     key("result.fresh_s", Allowed::Whole(1, 604_800, "seconds"), "300 suits most sites"),
     key("result.token_key_file", Allowed::SecretFile, SECRET_REMEDY),

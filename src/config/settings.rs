@@ -143,6 +143,8 @@ pub struct MqttSettings {
     pub max_backoff: Duration,
     /// Our own limit on a packet; the broker's may be lower (R22).
     pub max_packet_bytes: u32,
+    /// Whether the command topics are subscribed to.
+    pub commands: bool,
 }
 
 /// TLS towards the broker.

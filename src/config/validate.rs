@@ -166,6 +166,7 @@ impl Check<'_> {
             ack_timeout: Duration::from_secs(section.ack_timeout_s),
             max_backoff: Duration::from_secs(section.max_backoff_s),
             max_packet_bytes: section.max_packet_kib << 10,
+            commands: section.commands,
         }
     }
 

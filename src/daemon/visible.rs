@@ -189,6 +189,7 @@ impl Visible {
     fn look(&self, condition: &Condition, link: &LinkState, stopping: bool) -> StatusView {
         let mut troubles: BTreeSet<Trouble> = condition.reasons.iter().copied().map(trouble).collect();
         troubles.extend(link.hold.map(|hold| trouble(hold.reason())));
+        troubles.extend(link.client_id_taken.then_some(Trouble::ClientIdTaken));
         // Without a connection there is nobody to tell it to but here.
         if link.error.is_some() {
             troubles.insert(Trouble::BrokerAway);
@@ -319,6 +320,7 @@ const fn trouble(reason: Reason) -> Trouble {
         Reason::ModelUnavailable => Trouble::ModelUnavailable,
         Reason::NoSubscriber => Trouble::NoSubscriber,
         Reason::Rejected => Trouble::Rejected,
+        Reason::ClientIdTaken => Trouble::ClientIdTaken,
         Reason::ConfigRejected => Trouble::ConfigRejected,
         Reason::SafeMode => Trouble::SafeMode,
     }

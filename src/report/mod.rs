@@ -7,6 +7,7 @@
 //! Only what these types name leaves the device: no patient, no accession number, no date or description from a file's
 //! header, no file name (R31). Identifiers of DICOM films leave as tokens ([`TokenKey`]).
 
+mod command;
 mod event;
 mod film;
 mod identity;
@@ -14,6 +15,7 @@ mod schema;
 mod status;
 mod topics;
 
+pub use command::{Command, MAX_REQUEST_BYTES, PingAnswer, ReplayAnswer, ReplayReason, ReplayRequest, ReplayState};
 pub use event::{CONTENT_TYPE, Draft, Event, EventKind, MAX_EVENT_BYTES, Origin, ReportError};
 pub use film::{
     DicomTokens, FilmError, FilmResult, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, Stage, Timing,

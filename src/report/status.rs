@@ -68,6 +68,8 @@ pub enum Reason {
     NoSubscriber,
     /// The broker refuses a topic (R18).
     Rejected,
+    /// Another client uses the same client id: the two throw each other out (R25).
+    ClientIdTaken,
     /// The configuration was read again and is wrong; the one before stays in force (R37).
     ConfigRejected,
     /// The daemon ended again and again: films it ended on are quarantined at once (R36).

@@ -1,5 +1,7 @@
-//! Where each document goes: `xr/v1/<site>/<device>/{status,info,result,error,metrics}`.
+//! Where each document goes: `xr/v1/<site>/<device>/{status,info,result,error,metrics}`, and where the device is asked:
+//! `cmd/{replay,ping}` below the same, answered on `cmd/{replay,ping}/answer`.
 
+use super::Command;
 use crate::disposition::Disposition;
 
 /// A level longer than this is a mistake, and five of them must fit into MQTT's 65,535 bytes.
@@ -69,6 +71,22 @@ impl Topics {
         format!("xr/v1/{}/{}/{last}", self.site, self.device)
     }
 
+    /// The topic on which the device is asked.
+    #[must_use]
+    pub fn command(&self, command: Command) -> String {
+        let last = match command {
+            Command::Replay => "replay",
+            Command::Ping => "ping",
+        };
+        format!("xr/v1/{}/{}/cmd/{last}", self.site, self.device)
+    }
+
+    /// Where the device answers unless it is told another topic.
+    #[must_use]
+    pub fn answer(&self, command: Command) -> String {
+        format!("{}/answer", self.command(command))
+    }
+
     /// The CloudEvents `source` of the device: a URI reference (RFC 3986), so its levels are percent-encoded.
     #[must_use]
     pub fn source(&self) -> String {
@@ -116,6 +134,8 @@ mod tests {
             ["status", "info", "result", "error", "metrics"].map(|last| format!("xr/v1/clinic/ceph-1/{last}"))
         );
         assert_eq!(topics.source(), "/xr/v1/clinic/ceph-1");
+        assert_eq!(topics.command(Command::Ping), "xr/v1/clinic/ceph-1/cmd/ping");
+        assert_eq!(topics.answer(Command::Replay), "xr/v1/clinic/ceph-1/cmd/replay/answer");
         assert_eq!(Topics::new("Klinik Süd", "1").expect("valid").source(), "/xr/v1/Klinik%20S%C3%BCd/1");
     }
 
