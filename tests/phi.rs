@@ -13,6 +13,7 @@ mod daemon;
 #[expect(dead_code, reason = "DICOM films are made here, with everything in them")]
 mod films;
 #[path = "support/mosquitto.rs"]
+#[expect(dead_code, reason = "other tests stop it, and let its certificates expire")]
 mod mosquitto;
 
 use std::fs::{self, File};

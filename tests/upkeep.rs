@@ -9,6 +9,7 @@ mod daemon;
 #[expect(dead_code, reason = "DICOM identifiers are for other tests")]
 mod films;
 #[path = "support/mosquitto.rs"]
+#[expect(dead_code, reason = "other tests stop it, and let its certificates expire")]
 mod mosquitto;
 
 use std::collections::BTreeMap;
