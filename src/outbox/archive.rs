@@ -145,8 +145,7 @@ impl Outbox {
             numbers.insert(PRUNED_EVENTS, pruned_events)?;
             numbers.insert(PRUNED_BYTES, pruned_bytes)?;
         }
-        self.write_delivered(&tx)?;
-        tx.commit()?;
+        self.commit(tx)?;
         Ok(removed)
     }
 

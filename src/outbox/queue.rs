@@ -19,7 +19,7 @@ use crate::store::Store;
 pub const QUARANTINE_LENGTH: u64 = 1000;
 
 /// How many acknowledgements a crash may undo; their events are then sent again, with the same ids (R42).
-const UNSAVED_ACKNOWLEDGEMENTS: u32 = 8;
+const UNSAVED_ACKNOWLEDGEMENTS: u64 = 8;
 
 /// (lane, sequence) to record.
 pub(super) const EVENTS: TableDefinition<(u8, u64), &[u8]> = TableDefinition::new("outbox.events");
@@ -57,8 +57,9 @@ pub(super) struct Delivered {
     /// How many events there were, and the bytes of their records.
     pub(super) events: u64,
     pub(super) bytes: u64,
-    /// Acknowledgements since the last transaction.
-    unsaved: u32,
+    /// Of the events, those that are so on the disk, and those that are in the transaction of the last append.
+    saved: u64,
+    appended: u64,
 }
 
 /// An event and its number.
@@ -161,13 +162,19 @@ impl Outbox {
         let mut numbers = tx.open_table(NUMBERS)?;
         let sequence = numbers.get("last")?.map_or(0, |last| last.value()) + 1;
         numbers.insert("last", sequence)?;
-        self.delivered().write(&mut numbers)?;
+        // Saved once the caller has committed, which it says through `wake`.
+        let delivered = self.write_delivered(&mut numbers)?;
+        self.delivered().appended = delivered;
         tx.open_table(EVENTS)?.insert((Lane::of(draft.kind) as u8, sequence), record::encode(draft).as_slice())?;
         Ok(sequence)
     }
 
     /// Tells the publisher that something was appended and committed.
     pub fn wake(&self) {
+        {
+            let mut delivered = self.delivered();
+            delivered.saved = delivered.saved.max(delivered.appended);
+        }
         self.appended.notify_one();
     }
 
@@ -248,7 +255,7 @@ impl Outbox {
                 Some((key, record)) if key.value().1 == sequence => delivered.add(lane, sequence, record.value().len()),
                 _ => return Ok(()),
             }
-            delivered.unsaved
+            delivered.events - delivered.saved
         };
         if unsaved >= UNSAVED_ACKNOWLEDGEMENTS { self.save() } else { Ok(()) }
     }
@@ -269,14 +276,15 @@ impl Outbox {
         let before = *self.delivered();
         self.delivered().add(Lane::DeliveredRefusals, sequence, bytes);
         // Between the two another acknowledgement may come; it is then on the disk before it is needed there.
-        let committed = self.write_delivered(&tx).and_then(|()| Ok(tx.commit()?));
+        let committed = self.commit(tx);
         if committed.is_err() {
             let mut delivered = self.delivered();
             delivered.events -= 1;
             delivered.bytes -= bytes as u64;
             delivered.pointers[2] = before.pointers[2];
         }
-        committed.map(|()| true)
+        committed?;
+        Ok(true)
     }
 
     /// Brings every acknowledgement to the disk.
@@ -284,12 +292,8 @@ impl Outbox {
     /// # Errors
     /// When the database fails.
     pub fn save(&self) -> Result<(), OutboxError> {
-        if self.delivered().unsaved == 0 {
-            return Ok(());
-        }
-        let tx = self.database.begin_write()?;
-        self.write_delivered(&tx)?;
-        Ok(tx.commit()?)
+        let Delivered { events, saved, .. } = *self.delivered();
+        if events == saved { Ok(()) } else { self.commit(self.database.begin_write()?) }
     }
 
     /// How far delivery has come, to look at or to change.
@@ -298,9 +302,24 @@ impl Outbox {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn write_delivered(&self, tx: &WriteTransaction) -> Result<(), OutboxError> {
-        let mut numbers = tx.open_table(NUMBERS)?;
-        self.delivered().write(&mut numbers)
+    /// Commits, and with it how far delivery has come.
+    pub(super) fn commit(&self, tx: WriteTransaction) -> Result<(), OutboxError> {
+        let written = self.write_delivered(&mut tx.open_table(NUMBERS)?)?;
+        tx.commit()?;
+        let mut delivered = self.delivered();
+        delivered.saved = delivered.saved.max(written);
+        Ok(())
+    }
+
+    /// How many delivered events are in the transaction then.
+    fn write_delivered(&self, numbers: &mut Table<'_, &'static str, u64>) -> Result<u64, OutboxError> {
+        let delivered = *self.delivered();
+        for (name, pointer) in POINTERS.into_iter().zip(delivered.pointers) {
+            numbers.insert(name, pointer)?;
+        }
+        numbers.insert(DELIVERED_EVENTS, delivered.events)?;
+        numbers.insert(DELIVERED_BYTES, delivered.bytes)?;
+        Ok(delivered.events)
     }
 
     /// Puts a refusal with the same number in the place of an event that cannot travel, and the event in quarantine.
@@ -326,8 +345,7 @@ impl Outbox {
                 quarantine.pop_first()?;
             }
         }
-        self.write_delivered(&tx)?;
-        tx.commit()?;
+        self.commit(tx)?;
         self.wake();
         Ok(())
     }
@@ -350,18 +368,7 @@ impl Delivered {
     fn read(numbers: &impl ReadableTable<&'static str, u64>) -> Result<Self, OutboxError> {
         let [results, errors, refusals] = POINTERS.map(|name| number(numbers, name));
         let (events, bytes) = (number(numbers, DELIVERED_EVENTS)?, number(numbers, DELIVERED_BYTES)?);
-        Ok(Self { pointers: [results?, errors?, refusals?], events, bytes, unsaved: 0 })
-    }
-
-    /// Into the caller's transaction; should that fail, the next has it again.
-    fn write(&mut self, numbers: &mut Table<'_, &'static str, u64>) -> Result<(), OutboxError> {
-        for (name, pointer) in POINTERS.into_iter().zip(self.pointers) {
-            numbers.insert(name, pointer)?;
-        }
-        numbers.insert(DELIVERED_EVENTS, self.events)?;
-        numbers.insert(DELIVERED_BYTES, self.bytes)?;
-        self.unsaved = 0;
-        Ok(())
+        Ok(Self { pointers: [results?, errors?, refusals?], events, bytes, saved: events, appended: events })
     }
 
     fn add(&mut self, lane: Lane, sequence: u64, bytes: usize) {
@@ -369,7 +376,6 @@ impl Delivered {
         *pointer = sequence.max(*pointer);
         self.events += 1;
         self.bytes += bytes as u64;
-        self.unsaved += 1;
     }
 }
 
