@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
+use super::disk::Gate;
 use super::visible::Visible;
 use crate::acquisition::{
     Acquired, AcquiredFilm, AttemptMark, FAULT_LOG_INTERVAL, FaultLog, FilmSource, Ledger, LedgerError, Outcome,
@@ -24,6 +25,7 @@ use crate::health::FilmEnd;
 use crate::outbox::{Outbox, OutboxError};
 use crate::pulse::Pulse;
 use crate::report::{Draft, EventId, FilmError, Origin, ReportError, Stage};
+use crate::store::{DiskRoom, is_full};
 
 /// How long the worker rests after the disk refused it, before it takes the next film.
 const REST_AFTER_FAULT: Duration = Duration::from_secs(1);
@@ -39,6 +41,9 @@ pub(super) struct Worker {
     pub(super) origin: Origin,
     /// Part of every event's id (R27).
     pub(super) config_hash: String,
+    pub(super) room: DiskRoom,
+    /// Closed while there is no room for a result.
+    pub(super) gate: Arc<Gate>,
     pub(super) condition: Arc<ConditionBoard>,
     pub(super) visible: Arc<Visible>,
     /// Busy with a film; to wait for one is no work.
@@ -102,7 +107,7 @@ impl Worker {
     pub(super) fn run(mut self, mut films: mpsc::Receiver<Acquired>) -> Result<(), WorkerError> {
         let mut faults = FaultLog::new(FAULT_LOG_INTERVAL);
         while let Some(acquired) = films.blocking_recv() {
-            if self.shutdown.is_cancelled() {
+            if !self.gate.pass(&self.shutdown) || self.shutdown.is_cancelled() {
                 return Ok(());
             }
             let busy = self.pulse.busy();
@@ -129,7 +134,7 @@ impl Worker {
     }
 
     fn film(&mut self, film: &AcquiredFilm) -> Result<(), WorkerError> {
-        self.attempt_mark.begin(film.source.film).map_err(WorkerError::Mark)?;
+        self.room.wait_for(|| self.attempt_mark.begin(film.source.film)).map_err(WorkerError::Mark)?;
         crash_point::reach("attempt.counted");
         self.attempt(film, film.attempts + 1).inspect_err(|fault| {
             if fault.is_of_the_disk()
@@ -188,7 +193,8 @@ impl Worker {
         let mut reason = Reason::new(film.source.film, stage, errors, attempts, film.acquired);
         let model = self.analyst.model();
         reason.model = Some(format!("{} {}", model.name, model.version));
-        let entry = self.quarantine.put(film.source.film, &film.bytes, &reason)?;
+        let put = || self.quarantine.put(film.source.film, &film.bytes, &reason);
+        let entry = self.room.wait_while(|error| is_full(&error.source), put)?;
         let name = film.source.film.to_string();
         let refusal = FilmError { image_sha256: Some(name.clone()), stage, message: message.clone(), attempts };
         let sequence =
