@@ -30,6 +30,8 @@ mod watch;
 
 pub use after::apply_after;
 pub use attempt::AttemptMark;
+#[cfg(feature = "fuzzing")]
+pub(crate) use completeness::is_dicom;
 pub use completeness::{Completeness, completeness};
 pub use fault::{FAULT_LOG_INTERVAL, FaultLog};
 pub use filesystem::{Filesystem, WatchMode};

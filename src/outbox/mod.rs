@@ -33,3 +33,5 @@ mod writes;
 
 pub use archive::{ArchiveLimits, ArchiveSize, Archived};
 pub use queue::{Head, Outbox, OutboxError, QUARANTINE_LENGTH};
+#[cfg(feature = "fuzzing")]
+pub(crate) use record::fuzz;
