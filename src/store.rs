@@ -20,6 +20,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use self::backend::PulsedBackend;
 pub use self::room::{DiskRoom, is_full};
+use crate::crash_point;
 use crate::disposition::Disposition;
 use crate::pulse::Pulse;
 use crate::report::TokenKey;
@@ -229,8 +230,8 @@ fn create(directory: &Path, path: &Path, room: &DiskRoom) -> Result<(), StoreErr
     let database = database(&unfinished, file, &Pulse::new("the state directory"), room)?;
     write_identity(&database).map_err(|error| explain(&unfinished, error))?;
     drop(database);
-    room.wait_for(|| fs::rename(&unfinished, path)).map_err(failed)?;
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+    room.wait_for(|| crash_point::step("store.rename", || fs::rename(&unfinished, path))).map_err(failed)?;
+    crash_point::step("store.directory", || File::open(directory)?.sync_all()).map_err(failed)
 }
 
 fn database(path: &Path, file: File, pulse: &Pulse, room: &DiskRoom) -> Result<Database, StoreError> {
@@ -250,7 +251,7 @@ fn write_identity(database: &Database) -> Result<(), redb::Error> {
         secrets.insert("epoch", random::<16>()?.as_slice())?;
         secrets.insert("token_key", random::<32>()?.as_slice())?;
     }
-    tx.commit()?;
+    crash_point::step("store.identity", || tx.commit())?;
     Ok(())
 }
 
@@ -271,7 +272,7 @@ fn start(database: &Database) -> Result<(String, u64, Vec<u8>), Unusable> {
         epoch = bytes("epoch")?.iter().map(|byte| format!("{byte:02x}")).collect();
         token_key = bytes("token_key")?;
     }
-    tx.commit()?;
+    crash_point::step("store.start", || tx.commit())?;
     Ok((epoch, boot, token_key))
 }
 

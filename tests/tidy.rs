@@ -69,7 +69,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     allowed.insert("overlay", &["geometry", "landmark", "radiograph"]);
     // These three move films and events; of what is in them they know the published documents at most.
     allowed.insert("acquisition", &["config", "crash_point", "disposition", "pulse", "report"]);
-    allowed.insert("store", &["disposition", "pulse", "report", "secret"]);
+    allowed.insert("store", &["crash_point", "disposition", "pulse", "report", "secret"]);
     allowed.insert("outbox", &["crash_point", "disposition", "report", "store"]);
     allowed.insert("mqtt", &["config", "crash_point", "disposition", "outbox", "pulse", "report", "secret", "store"]);
     allowed.insert("health", &["disposition", "report"]);

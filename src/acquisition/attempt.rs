@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::identity::FilmId;
 use super::ledger::{Ledger, LedgerError};
+use crate::crash_point;
 
 const FILE: &str = "attempt";
 /// One block of most file systems; what is used of it is well within one sector, which a disk writes whole.
@@ -51,7 +52,7 @@ impl AttemptMark {
         if file.metadata()?.len() < BYTES as u64 {
             // Written, not only allocated: to write over it needs no more room on the file systems that write in place.
             file.write_all_at(&[0; BYTES], 0)?;
-            file.sync_all()?;
+            crash_point::step("attempt.file", || file.sync_all())?;
         }
         Ok(Self { file, boot })
     }
@@ -74,7 +75,7 @@ impl AttemptMark {
 
     fn write(&self, bytes: &[u8; USED]) -> io::Result<()> {
         self.file.write_all_at(bytes, 0)?;
-        self.file.sync_data()
+        crash_point::step("attempt.marked", || self.file.sync_data())
     }
 
     /// Counts in `ledger` the attempt that an earlier run ended in, unless its film has ended or it is counted already;

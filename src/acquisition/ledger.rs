@@ -21,6 +21,7 @@ use redb::{
 };
 
 use super::identity::{FileIdentity, FilmId, FilmSource};
+use crate::crash_point;
 use crate::disposition::Disposition;
 
 /// State, attempts, sequence of its event, last sighting in seconds since 1970.
@@ -137,7 +138,7 @@ impl Ledger {
         tx.open_table(FILES)?;
         tx.open_table(SHARES)?;
         tx.open_table(COUNTED)?;
-        tx.commit()?;
+        crash_point::step("ledger.open", || tx.commit())?;
         Ok(Self { database })
     }
 
@@ -159,7 +160,7 @@ impl Ledger {
             counted.insert((), boot)?;
         }
         // redb commits with fsync unless told otherwise.
-        tx.commit()?;
+        crash_point::step("attempt.counted", || tx.commit())?;
         Ok(true)
     }
 
@@ -191,7 +192,7 @@ impl Ledger {
             let mut table = tx.open_table(FILES)?;
             files.iter().try_for_each(|source| insert_file(&mut table, source))?;
         }
-        Ok(tx.commit()?)
+        Ok(crash_point::step("ledger.known", || tx.commit())?)
     }
 
     /// Renews the sightings of films, in one transaction.
@@ -209,7 +210,7 @@ impl Ledger {
                 }
             }
         }
-        Ok(tx.commit()?)
+        Ok(crash_point::step("ledger.sighted", || tx.commit())?)
     }
 
     /// Forgets films last sighted longer than `remember` ago, and files whose film is forgotten; how many films.
@@ -247,7 +248,7 @@ impl Ledger {
                 return Err(error.into());
             }
         }
-        tx.commit()?;
+        crash_point::step("ledger.pruned", || tx.commit())?;
         Ok(aged.len())
     }
 
@@ -278,7 +279,7 @@ impl Ledger {
                 None => shares.remove(folder)?,
             };
         }
-        Ok(tx.commit()?)
+        Ok(crash_point::step("ledger.share", || tx.commit())?)
     }
 
     /// Forgets a film and its files, so that it is new when it is met again; whether it was on record.
@@ -289,7 +290,7 @@ impl Ledger {
         let tx = self.database.begin_write()?;
         let was_there = tx.open_table(FILMS)?.remove(film.0)?.is_some();
         tx.open_table(FILES)?.retain(|_, (.., of)| of != film.0)?;
-        tx.commit()?;
+        crash_point::step("ledger.forgotten", || tx.commit())?;
         Ok(was_there)
     }
 

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::identity::FilmId;
+use crate::crash_point;
 use crate::disposition::Disposition;
 use crate::report::{Stage, rfc3339};
 
@@ -166,11 +167,11 @@ impl Quarantine {
         for (name, content) in [(FILM, bytes), (REASON, &text)] {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished.join(name))?;
             file.write_all(content)?;
-            file.sync_all()?;
+            crash_point::step("quarantine.file", || file.sync_all())?;
         }
-        File::open(unfinished)?.sync_all()?;
-        fs::rename(unfinished, entry)?;
-        File::open(&self.directory)?.sync_all()
+        crash_point::step("quarantine.entry", || File::open(unfinished)?.sync_all())?;
+        crash_point::step("quarantine.rename", || fs::rename(unfinished, entry))?;
+        crash_point::step("quarantine.directory", || File::open(&self.directory)?.sync_all())
     }
 
     /// Removes the oldest entries until one more of `bytes` fits; what cannot be removed stays.

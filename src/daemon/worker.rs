@@ -135,7 +135,6 @@ impl Worker {
 
     fn film(&mut self, film: &AcquiredFilm) -> Result<(), WorkerError> {
         self.room.wait_for(|| self.attempt_mark.begin(film.source.film)).map_err(WorkerError::Mark)?;
-        crash_point::reach("attempt.counted");
         self.attempt(film, film.attempts + 1).inspect_err(|fault| {
             if fault.is_of_the_disk()
                 && let Err(error) = self.attempt_mark.clear()
@@ -247,8 +246,9 @@ impl Worker {
         self.ledger.finish(&tx, source, outcome(sequence), now)?;
         crash_point::reach("event.appended");
         self.visible.queueing(sequence);
-        tx.commit().map_err(WorkerError::store).inspect_err(|_| self.visible.not_queued(sequence))?;
-        crash_point::reach("event.committed");
+        crash_point::step("film.commit", || tx.commit())
+            .map_err(WorkerError::store)
+            .inspect_err(|_| self.visible.not_queued(sequence))?;
         self.visible.queued(draft.kind, began.elapsed());
         self.outbox.wake();
         self.condition.film_finished(now);

@@ -145,7 +145,7 @@ impl Outbox {
             numbers.insert(PRUNED_EVENTS, pruned_events)?;
             numbers.insert(PRUNED_BYTES, pruned_bytes)?;
         }
-        self.commit(tx)?;
+        self.commit(tx, "outbox.pruned")?;
         Ok(removed)
     }
 

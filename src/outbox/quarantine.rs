@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::queue::QUARANTINE;
 use super::{Outbox, OutboxError, record};
+use crate::crash_point;
 use crate::report::{Draft, EventKind};
 
 /// What an event's own text says of its kind: the quarantine has one key for both.
@@ -50,7 +51,7 @@ impl Outbox {
         // An error or an empty hand aborts the transaction by dropping it.
         let Some(draft) = taken? else { return Ok(None) };
         let number = self.append(&tx, &draft)?;
-        tx.commit()?;
+        crash_point::step("outbox.retried", || tx.commit())?;
         self.wake();
         Ok(Some(number))
     }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::archive::DAYS;
 use super::record;
+use crate::crash_point;
 use crate::disposition::Disposition;
 use crate::report::{Draft, EventKind, ReportError};
 use crate::store::Store;
@@ -143,7 +144,7 @@ impl Outbox {
         let delivered = Delivered::read(&tx.open_table(NUMBERS)?)?;
         tx.open_table(QUARANTINE)?;
         tx.open_table(DAYS)?;
-        tx.commit()?;
+        crash_point::step("outbox.open", || tx.commit())?;
         Ok(Self { database, epoch, appended: Notify::new(), delivered: Mutex::new(delivered) })
     }
 
@@ -276,7 +277,7 @@ impl Outbox {
         let before = *self.delivered();
         self.delivered().add(Lane::DeliveredRefusals, sequence, bytes);
         // Between the two another acknowledgement may come; it is then on the disk before it is needed there.
-        let committed = self.commit(tx);
+        let committed = self.commit(tx, "outbox.acknowledged");
         if committed.is_err() {
             let mut delivered = self.delivered();
             delivered.events -= 1;
@@ -293,7 +294,7 @@ impl Outbox {
     /// When the database fails.
     pub fn save(&self) -> Result<(), OutboxError> {
         let Delivered { events, saved, .. } = *self.delivered();
-        if events == saved { Ok(()) } else { self.commit(self.database.begin_write()?) }
+        if events == saved { Ok(()) } else { self.commit(self.database.begin_write()?, "outbox.saved") }
     }
 
     /// How far delivery has come, to look at or to change.
@@ -302,10 +303,10 @@ impl Outbox {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits, and with it how far delivery has come.
-    pub(super) fn commit(&self, tx: WriteTransaction) -> Result<(), OutboxError> {
+    /// Commits, as the step of this name, and with it how far delivery has come.
+    pub(super) fn commit(&self, tx: WriteTransaction, step: &'static str) -> Result<(), OutboxError> {
         let written = self.write_delivered(&mut tx.open_table(NUMBERS)?)?;
-        tx.commit()?;
+        crash_point::step(step, || tx.commit())?;
         let mut delivered = self.delivered();
         delivered.saved = delivered.saved.max(written);
         Ok(())
@@ -345,7 +346,7 @@ impl Outbox {
                 quarantine.pop_first()?;
             }
         }
-        self.commit(tx)?;
+        self.commit(tx, "outbox.refused")?;
         self.wake();
         Ok(())
     }

@@ -15,6 +15,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::watch;
 use tracing::{error, info};
 
+use crate::crash_point;
 use crate::pulse::Pulse;
 
 /// Between two looks whether there is room.
@@ -146,7 +147,7 @@ impl DiskRoom {
         }
         let take = |file: File| {
             fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
-            file.sync_all()
+            crash_point::step("ballast.taken", || file.sync_all())
         };
         let options = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         options.and_then(take).inspect_err(|_| drop(fs::remove_file(&path)))
