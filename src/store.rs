@@ -130,16 +130,7 @@ impl Store {
             create(directory, &path, &room)?;
         }
         let pulse = Pulse::new("the state directory");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-            // redb would take an empty file for a new database.
-            return Err(StoreError::Damaged { path, reason: "it is empty".to_owned() });
-        }
-        let database = database(&path, file, &pulse, &room)?;
+        let database = opened(&path, &pulse, &room)?;
         let configured = token_key_file.map(secret::read).transpose()?;
         let (epoch, boot, kept) = start(&database).map_err(|error| explain(&path, error))?;
         let token_key = TokenKey::new(configured.unwrap_or(kept));
@@ -154,17 +145,10 @@ impl Store {
     pub fn inspect(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join("state.redb");
         let pulse = Pulse::new("the state directory");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-            return Err(StoreError::Damaged { path, reason: "it is empty".to_owned() });
-        }
-        let database = database(&path, file, &pulse)?;
+        let room = DiskRoom::impatient();
+        let database = opened(&path, &pulse, &room)?;
         let (epoch, boot, key) = identity(&database).map_err(|error| explain(&path, error))?;
-        Ok(Self { database: Arc::new(database), epoch, boot, token_key: TokenKey::new(key), pulse })
+        Ok(Self { database: Arc::new(database), epoch, boot, token_key: TokenKey::new(key), pulse, room })
     }
 
     /// The database, for the rooms that keep their tables in it.
@@ -232,6 +216,20 @@ fn create(directory: &Path, path: &Path, room: &DiskRoom) -> Result<(), StoreErr
     drop(database);
     room.wait_for(|| crash_point::step("store.rename", || fs::rename(&unfinished, path))).map_err(failed)?;
     crash_point::step("store.directory", || File::open(directory)?.sync_all()).map_err(failed)
+}
+
+/// A database that is there.
+fn opened(path: &Path, pulse: &Pulse, room: &DiskRoom) -> Result<Database, StoreError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+        // redb would take an empty file for a new database.
+        return Err(StoreError::Damaged { path: path.to_owned(), reason: "it is empty".to_owned() });
+    }
+    database(path, file, pulse, room)
 }
 
 fn database(path: &Path, file: File, pulse: &Pulse, room: &DiskRoom) -> Result<Database, StoreError> {
