@@ -105,6 +105,9 @@ fn without_goodbye(witness: &Witness) -> bool {
     witness.on("status").all(|status| status["state"] != "offline" && status["state"] != "stopping")
 }
 
+/// Makes an archive.
+type Made<'a> = &'a dyn Fn(&Site) -> PathBuf;
+
 #[tokio::test]
 async fn a_bundle_that_is_refused_changes_nothing_for_the_daemon_that_serves() {
     let Some(mut site) = Site::new().await else { return };
@@ -139,7 +142,8 @@ async fn a_bundle_that_is_refused_changes_nothing_for_the_daemon_that_serves() {
         site.device.sign(&archive, "maker", &comment("1.1.0"), &[]);
         archive
     };
-    let cases: [(&str, &dyn Fn(&Site) -> PathBuf, Option<&str>, &str); 10] = [
+    // What it is, how it is made, the switch that its self-test meets, and what is said.
+    let cases: [(&str, Made<'_>, Option<&str>, &str); 10] = [
         ("unsigned", &|site| plain(site, "good"), None, "there is no signature"),
         (
             "foreign key",
