@@ -16,6 +16,8 @@ mod film_variant;
 mod live;
 pub mod logging;
 pub mod man;
+pub mod model;
+mod model_text;
 pub mod panics;
 pub mod predict;
 pub mod replay;

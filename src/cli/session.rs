@@ -157,7 +157,7 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             archive_age: Duration::from_secs(86_400),
             archive_bytes: 1 << 20,
         },
-        model: ModelSettings { directory: model },
+        model: ModelSettings { directory: Some(model.clone()), packaged: model },
         mqtt: MqttSettings {
             host: "127.0.0.1".to_owned(),
             port,
@@ -172,7 +172,7 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             commands: false,
         },
         result: ResultSettings { require_subscriber: false, fresh: Duration::from_secs(300), token_key_file: None },
-        daemon: DaemonSettings { drain: Duration::from_secs(5), budget: PATIENCE },
+        daemon: DaemonSettings { drain: Duration::from_secs(5), budget: PATIENCE, canary: None },
         health: HealthSettings { listen: None, host_name: None, overlays: 0, overlays_bytes: 0 },
         log: LogSettings { filter: "warn".to_owned(), format: LogFormat::Text },
     }

@@ -122,8 +122,10 @@ pub struct StateSettings {
 /// Which bundle serves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSettings {
-    /// The bundle's directory.
-    pub directory: PathBuf,
+    /// A fixed bundle, whatever is installed; absent: the active one of the store below the state directory.
+    pub directory: Option<PathBuf>,
+    /// The bundle that serves where neither is.
+    pub packaged: PathBuf,
 }
 
 /// The broker and how to reach it.
@@ -189,6 +191,8 @@ pub struct DaemonSettings {
     pub drain: Duration,
     /// How long one piece of work, a film or an answer of the disk, may take before the watchdog gives up (R35).
     pub budget: Duration,
+    /// How often the golden film is tried on the live path while it is idle; absent: never.
+    pub canary: Option<Duration>,
 }
 
 /// What is shown over HTTP (R45).

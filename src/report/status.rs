@@ -76,6 +76,10 @@ pub enum Reason {
     ConfigRejected,
     /// The daemon ended again and again: films it ended on are quarantined at once (R36).
     SafeMode,
+    /// An installed model was taken out of service and the one before it serves, until somebody chooses (R43).
+    ModelRolledBack,
+    /// The network did not place the golden film's landmarks where they are: results may be wrong.
+    CanaryFailed,
 }
 
 /// What is known of the watched folder.

@@ -1,14 +1,15 @@
-//! The model bundle: whole, and right on this machine.
+//! The model bundle that serves: whole, and right on this machine.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::Check;
 use crate::analysis::{Analyst, AnalystOptions};
 use crate::cli::predict::throwaway_key;
 use crate::cli::{Exit, Failure, chain};
-use crate::config::Settings;
+use crate::config::{ModelSettings, Settings};
 use crate::inference::SELF_TEST_TOLERANCE_PX;
-use crate::model::Bundle;
+use crate::model::{Bundle, Registry};
 use crate::report::TokenKey;
 
 /// Below half of what is allowed nobody needs to look.
@@ -16,23 +17,47 @@ const ROUGH_SHARE: f64 = 0.5;
 
 /// The bundle's digests, and the network on its golden film.
 pub(super) fn check(settings: &Settings) -> Vec<Check> {
-    let directory = &settings.model.directory;
-    let bundle = match Bundle::open(directory) {
+    let (directory, whence) = match serving(settings) {
+        Ok(chosen) => chosen,
+        Err(words) => {
+            let remedy = "say anew which bundle serves: landmarkd model activate NAME VERSION";
+            return vec![Check::fail("model", words, remedy)];
+        }
+    };
+    let bundle = match Bundle::open(&directory) {
         Ok(bundle) => bundle,
         Err(error) => {
             let words = format!("{}: {}", directory.display(), chain(&error));
-            return vec![Check::fail("model", words, "install the bundle again, or name another with model.directory")];
+            return vec![Check::fail(
+                "model",
+                words,
+                "install the bundle again, or choose another: landmarkd model list",
+            )];
         }
     };
     let manifest = bundle.manifest();
     let words = format!(
-        "{} {} in {}: every file has its digest, network {}",
+        "{} {} in {}, {whence}: every file has its digest, network {}",
         manifest.name,
         manifest.version,
         directory.display(),
         bundle.network_sha256().get(..12).unwrap_or_default()
     );
     vec![Check::ok("model", words), self_test(settings, &bundle)]
+}
+
+/// Where the bundle lies that the daemon takes at its next start, and who says so.
+fn serving(settings: &Settings) -> Result<(PathBuf, &'static str), String> {
+    let ModelSettings { directory, packaged } = &settings.model;
+    if let Some(directory) = directory {
+        return Ok((directory.clone(), "named by model.directory"));
+    }
+    let registry = Registry::new(&settings.state.directory);
+    match registry.selection() {
+        Ok(Some(selection)) => Ok((registry.directory(&selection.active), "activated")),
+        Ok(None) => Ok((packaged.clone(), "packaged")),
+        Err(error) => Err(chain(&error)),
+    }
 }
 
 fn self_test(settings: &Settings, bundle: &Bundle) -> Check {
