@@ -104,7 +104,7 @@ impl Home {
         Daemon::start(command, &self.config(), &[])
     }
 
-    /// Starts a daemon that kills itself with SIGKILL when it reaches a point of `landmarkd::crash_point::NAMES`.
+    /// Starts a daemon that kills itself with SIGKILL at a point of `landmarkd::crash_point`.
     pub(crate) fn start_to_crash_at(&self, point: &str) -> Daemon {
         self.start_in(&[("LANDMARKD_CRASH_POINT", point.into())])
     }
