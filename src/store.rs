@@ -26,6 +26,9 @@ use crate::pulse::Pulse;
 use crate::report::TokenKey;
 use crate::secret::{self, SecretError};
 
+/// The database's file in the state directory.
+pub const DATABASE_FILE: &str = "state.redb";
+
 /// Of the tables of this module; outbox and ledger version their own records.
 const FORMAT: u64 = 1;
 /// redb's default of 1 GiB is more memory than the whole daemon may use.
@@ -125,7 +128,7 @@ impl Store {
     pub fn open_in(room: DiskRoom, directory: &Path, token_key_file: Option<&Path>) -> Result<Self, StoreError> {
         room.wait_for(|| make_private(directory))
             .map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
-        let path = directory.join("state.redb");
+        let path = directory.join(DATABASE_FILE);
         if !path.exists() {
             create(directory, &path, &room)?;
         }
@@ -143,7 +146,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`]; [`StoreError::Io`] where there is no state, [`StoreError::InUse`] while the daemon runs.
     pub fn inspect(directory: &Path) -> Result<Self, StoreError> {
-        let path = directory.join("state.redb");
+        let path = directory.join(DATABASE_FILE);
         let pulse = Pulse::new("the state directory");
         let room = DiskRoom::impatient();
         let database = opened(&path, &pulse, &room)?;

@@ -27,7 +27,8 @@ impl Withheld {
     fn add(&mut self, path: &Path, token: &'static str) {
         let shown = path.display().to_string();
         // As errors quote it, and as the system knows it.
-        let quoted = format!("{path:?}").trim_matches('"').to_owned();
+        let quoted = format!("{path:?}");
+        let quoted = quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(&quoted).to_owned();
         let real = path.canonicalize().map(|path| path.display().to_string()).unwrap_or_else(|_| shown.clone());
         for form in [shown, quoted, real] {
             let form = form.trim_end_matches('/').to_owned();

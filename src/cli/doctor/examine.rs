@@ -62,7 +62,7 @@ pub fn examine(file: &Path, unit: &str, probe_broker: bool) -> Result<Report, Fa
             let settings = loaded.settings;
             checks.push(Check::ok("configuration", format!("{} is right", file.display())));
             checks.extend(folder::check(&settings.acquisition));
-            checks.extend(state::check(&settings.state.directory));
+            checks.extend(state::check(&settings.state));
             checks.extend(model::check(&settings));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             checks.extend(runtime.block_on(broker::check(&settings, probe_broker)));

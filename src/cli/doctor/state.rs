@@ -6,18 +6,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Check;
+use crate::config::StateSettings;
+use crate::store::DATABASE_FILE;
 
-/// Below this the state still works, and somebody should make room: two months of an X-ray unit's results and a full
-/// quarantine of films are half of it.
-const WARN_FREE_BYTES: u64 = 1 << 30;
-/// Below this a single film and its result may not fit.
-const STOP_FREE_BYTES: u64 = 128 << 20;
 /// What others may do is told for so many files at most.
 const TOLD: usize = 3;
 
 /// The state directory's checks.
-pub(super) fn check(directory: &Path) -> Vec<Check> {
-    vec![modes(directory), space(directory), daemon(directory)]
+pub(super) fn check(settings: &StateSettings) -> Vec<Check> {
+    let directory = &settings.directory;
+    vec![modes(directory), space(settings), daemon(directory)]
 }
 
 fn modes(directory: &Path) -> Check {
@@ -70,21 +68,22 @@ fn readable_by_others(path: &Path, open: &mut Vec<(PathBuf, u32)>) -> io::Result
     Ok(())
 }
 
-fn space(directory: &Path) -> Check {
-    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
+fn space(settings: &StateSettings) -> Check {
+    let there = settings.directory.ancestors().find(|path| path.exists()).unwrap_or(&settings.directory);
     match rustix::fs::statvfs(there) {
-        Ok(system) => judged(system.f_bavail.saturating_mul(system.f_frsize)),
+        Ok(system) => judged(system.f_bavail.saturating_mul(system.f_frsize), settings),
         Err(errno) => Check::fail("space", format!("{}: {errno}", there.display()), "see state"),
     }
 }
 
-fn judged(free: u64) -> Check {
+fn judged(free: u64, settings: &StateSettings) -> Check {
     let words = format!("{} MiB free for the state", free >> 20);
-    if free < STOP_FREE_BYTES {
-        let remedy = format!("make room: {} MiB at least, {} MiB wished", STOP_FREE_BYTES >> 20, WARN_FREE_BYTES >> 20);
+    let (warn, stop) = (settings.warn_free_bytes, settings.stop_free_bytes);
+    if free < stop {
+        let remedy = format!("make room: below {} MiB no film is taken, {} MiB are wished", stop >> 20, warn >> 20);
         Check::fail("space", words, remedy)
-    } else if free < WARN_FREE_BYTES {
-        Check::warn("space", words, format!("make room: {} MiB are wished", WARN_FREE_BYTES >> 20))
+    } else if free < warn {
+        Check::warn("space", words, format!("make room: {} MiB are wished", warn >> 20))
     } else {
         Check::ok("space", words)
     }
@@ -97,7 +96,7 @@ fn daemon(directory: &Path) -> Check {
         Ok(Holder::Running(None)) => Check::ok(name, "runs, and holds its state"),
         Ok(Holder::Stopped) => Check::warn(name, "does not run", "systemctl start landmarkd"),
         Ok(Holder::Never) => Check::warn(name, "has never run with this state", "systemctl start landmarkd"),
-        Err(error) => Check::fail(name, format!("state.redb: {error}"), "run doctor as the daemon's user"),
+        Err(error) => Check::fail(name, format!("{DATABASE_FILE}: {error}"), "run doctor as the daemon's user"),
     }
 }
 
@@ -117,7 +116,7 @@ pub(in crate::cli) enum Holder {
 /// # Errors
 /// When the state cannot be opened for reading.
 pub(in crate::cli) fn holder(directory: &Path) -> io::Result<Holder> {
-    let file = match File::open(directory.join("state.redb")) {
+    let file = match File::open(directory.join(DATABASE_FILE)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Never),
         Err(error) => return Err(error),
@@ -158,9 +157,9 @@ mod tests {
         assert_eq!((modes(&state).verdict, holder(&state).expect("fine")), (Verdict::Ok, Holder::Never));
         drop(Store::open(&state, None).expect("usable"));
         assert_eq!(modes(&state).verdict, Verdict::Ok, "{:?}", modes(&state));
-        fs::set_permissions(state.join("state.redb"), fs::Permissions::from_mode(0o640)).expect("ours");
+        fs::set_permissions(state.join(DATABASE_FILE), fs::Permissions::from_mode(0o640)).expect("ours");
         let check = modes(&state);
-        assert!(check.verdict == Verdict::Warn && check.words.contains("state.redb 0640"), "{check:?}");
+        assert!(check.verdict == Verdict::Warn && check.words.contains(&format!("{DATABASE_FILE} 0640")), "{check:?}");
     }
 
     #[test]
