@@ -23,6 +23,9 @@ use crate::pulse::Pulse;
 use crate::report::TokenKey;
 use crate::secret::{self, SecretError};
 
+/// The database's file in the state directory.
+pub const DATABASE_FILE: &str = "state.redb";
+
 /// Of the tables of this module; outbox and ledger version their own records.
 const FORMAT: u64 = 1;
 /// redb's default of 1 GiB is more memory than the whole daemon may use.
@@ -110,7 +113,7 @@ impl Store {
     /// See [`StoreError`]; nothing is ever replaced or deleted.
     pub fn open(directory: &Path, token_key_file: Option<&Path>) -> Result<Self, StoreError> {
         make_private(directory).map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
-        let path = directory.join("state.redb");
+        let path = directory.join(DATABASE_FILE);
         if !path.exists() {
             create(directory, &path)?;
         }
@@ -129,6 +132,27 @@ impl Store {
         let (epoch, boot, kept) = start(&database).map_err(|error| explain(&path, error))?;
         let token_key = TokenKey::new(configured.unwrap_or(kept));
         Ok(Self { database: Arc::new(database), epoch, boot, token_key, pulse })
+    }
+
+    /// Opens the state that a stopped daemon has left in `directory`, for a person to look at: no start is counted, and
+    /// nothing is made.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::Io`] where there is no state, [`StoreError::InUse`] while the daemon runs.
+    pub fn inspect(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join(DATABASE_FILE);
+        let pulse = Pulse::new("the state directory");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            return Err(StoreError::Damaged { path, reason: "it is empty".to_owned() });
+        }
+        let database = database(&path, file, &pulse)?;
+        let (epoch, boot, key) = identity(&database).map_err(|error| explain(&path, error))?;
+        Ok(Self { database: Arc::new(database), epoch, boot, token_key: TokenKey::new(key), pulse })
     }
 
     /// The database, for the rooms that keep their tables in it.
@@ -233,6 +257,18 @@ fn start(database: &Database) -> Result<(String, u64, Vec<u8>), Unusable> {
     Ok((epoch, boot, token_key))
 }
 
+/// The epoch, the count of starts and the key, as they are.
+fn identity(database: &Database) -> Result<(String, u64, Vec<u8>), Unusable> {
+    let format = number(database, "format")?;
+    if format != FORMAT {
+        return Err(Unusable::Format(format));
+    }
+    let secrets = database.begin_read()?.open_table(SECRETS)?;
+    let bytes = |name| secrets.get(name)?.map(|v| v.value().to_vec()).ok_or(Unusable::Missing(name));
+    let epoch = bytes("epoch")?.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((epoch, number(database, "boot")?, bytes("token_key")?))
+}
+
 fn number(database: &Database, name: &'static str) -> Result<u64, Unusable> {
     let numbers = database.begin_read()?.open_table(NUMBERS)?;
     numbers.get(name)?.map(|n| n.value()).ok_or(Unusable::Missing(name))
@@ -295,6 +331,22 @@ mod tests {
         assert_eq!((second.boot_id(), second.token_key()), (format!("{epoch}-2"), &key));
         let other = Store::open(&home.path().join("b"), None).expect("usable");
         assert!(other.epoch() != epoch && other.token_key() != &key);
+    }
+
+    #[test]
+    fn to_look_at_the_state_counts_no_start_and_makes_nothing() {
+        let home = tempfile::tempdir().expect("a directory");
+        let absent = home.path().join("state");
+        let error = Store::inspect(&absent).expect_err("nothing is there");
+        assert!(matches!(error, StoreError::Io { .. }) && !absent.exists(), "{error}");
+
+        let daemon = Store::open(&absent, None).expect("usable");
+        assert!(matches!(Store::inspect(&absent), Err(StoreError::InUse { .. })));
+        let boot = daemon.boot_id();
+        drop(daemon);
+        for _ in 0..2 {
+            assert_eq!(Store::inspect(&absent).expect("usable").boot_id(), boot);
+        }
     }
 
     #[test]

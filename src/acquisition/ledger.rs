@@ -15,7 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    WriteTransaction,
+};
 
 use super::identity::{FileIdentity, FilmId, FilmSource};
 use crate::disposition::Disposition;
@@ -255,6 +258,18 @@ impl Ledger {
         Ok(aged.len())
     }
 
+    /// Forgets a film and its files, so that it is new when it is met again; whether it was on record.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn forget(&self, film: FilmId) -> Result<bool, LedgerError> {
+        let tx = self.database.begin_write()?;
+        let was_there = tx.open_table(FILMS)?.remove(film.0)?.is_some();
+        tx.open_table(FILES)?.retain(|_, (.., of)| of != film.0)?;
+        tx.commit()?;
+        Ok(was_there)
+    }
+
     /// The ledger as it is now, for many questions.
     ///
     /// # Errors
@@ -289,6 +304,33 @@ impl Snapshot {
         Ok(Some(FilmRecord { state, attempts, last_seen: UNIX_EPOCH + Duration::from_secs(last_seen) }))
     }
 
+    /// How many films are on record, and of how many files.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn count(&self) -> Result<(u64, u64), LedgerError> {
+        Ok((self.films.len()?, self.files.len()?))
+    }
+
+    /// The films that ended without a result, in the order of their events.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn without_result(&self) -> Result<Vec<(u64, FilmId, Outcome)>, LedgerError> {
+        let mut found = Vec::new();
+        for record in self.films.iter()? {
+            let (film, record) = record?;
+            let outcome = match (record.value().0, record.value().2) {
+                (REFUSED, Some(sequence)) => Outcome::Refused { sequence },
+                (QUARANTINED, Some(sequence)) => Outcome::Quarantined { sequence },
+                _ => continue,
+            };
+            found.push((outcome.sequence(), FilmId(film.value()), outcome));
+        }
+        found.sort_by_key(|(sequence, ..)| *sequence);
+        Ok(found)
+    }
+
     /// The ended film that the file at `path` holds in this state, without reading the file.
     ///
     /// # Errors
@@ -311,6 +353,14 @@ const REFUSED: u8 = 2;
 const QUARANTINED: u8 = 3;
 
 impl Outcome {
+    /// The number of its event.
+    #[must_use]
+    pub const fn sequence(self) -> u64 {
+        match self {
+            Self::Done { sequence } | Self::Refused { sequence } | Self::Quarantined { sequence } => sequence,
+        }
+    }
+
     const fn encode(self) -> (u8, u64) {
         match self {
             Self::Done { sequence } => (DONE, sequence),

@@ -36,7 +36,7 @@ pub use identity::{FileIdentity, FilmId, FilmSource};
 pub use ignore::ignored;
 pub use ledger::{FilmRecord, FilmState, Ledger, LedgerError, Outcome, Snapshot};
 pub use open::{FolderIdentity, ReadError, Root};
-pub use quarantine::{Quarantine, QuarantineError, Reason};
+pub use quarantine::{Kept, Quarantine, QuarantineError, Reason, quarantined_films};
 pub use settle::{Due, Settle};
 pub use task::{AcquisitionError, FolderState, run};
 pub use withdrawn::Withdrawn;

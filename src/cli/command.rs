@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, check_config, completions, demo, predict, run, schema};
+use super::{Failure, bench, check_config, completions, demo, man, predict, run, schema, spool};
 
 /// Watches an X-ray acquisition folder, localizes anatomical landmarks on every new film and publishes them over MQTT.
 ///
@@ -30,10 +30,14 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure each step of a film's way
     Bench(bench::Arguments),
+    /// List, send again or export what waits in the state of a stopped daemon
+    Spool(spool::Arguments),
     /// Print the JSON Schemas of the published documents
     Schema,
     /// Print a completion script for a shell
     Completions(completions::Arguments),
+    /// Write the manual pages
+    Man(man::Arguments),
 }
 
 impl Arguments {
@@ -48,8 +52,10 @@ impl Arguments {
             Command::CheckConfig(arguments) => check_config::check_config(arguments),
             Command::Demo(arguments) => demo::demo(arguments),
             Command::Bench(arguments) => bench::bench(arguments),
+            Command::Spool(arguments) => spool::spool(arguments),
             Command::Schema => schema::schema(),
             Command::Completions(arguments) => completions::completions(arguments),
+            Command::Man(arguments) => man::man(arguments),
         }
     }
 }

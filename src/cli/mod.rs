@@ -12,11 +12,13 @@ mod exit;
 mod film_files;
 mod film_variant;
 pub mod logging;
+pub mod man;
 pub mod panics;
 pub mod predict;
 pub mod run;
 pub mod schema;
 mod session;
+pub mod spool;
 mod table;
 
 pub use command::Arguments;

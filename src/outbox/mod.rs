@@ -17,6 +17,7 @@
 //! The queue is not bounded: 6 KiB an event, 200 a day and 30 days without a broker are 36 MiB, and unsent results are
 //! never deleted (R41). The quarantine is bounded: it keeps the last [`QUARANTINE_LENGTH`] events.
 
+mod quarantine;
 mod queue;
 mod record;
 #[cfg(test)]

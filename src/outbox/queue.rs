@@ -25,14 +25,14 @@ const EVENTS: TableDefinition<(u8, u64), &[u8]> = TableDefinition::new("outbox.e
 /// `last`: the sequence of the last event that was appended.
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("outbox.numbers");
 /// Sequence to (reason, record).
-const QUARANTINE: TableDefinition<u64, (&str, &[u8])> = TableDefinition::new("outbox.quarantine");
+pub(super) const QUARANTINE: TableDefinition<u64, (&str, &[u8])> = TableDefinition::new("outbox.quarantine");
 
 /// The queue of events that no broker has acknowledged; its module's page lists what it promises.
 ///
 /// Its methods wait for the disk: call those that write from a thread that may.
 #[derive(Debug)]
 pub struct Outbox {
-    database: Arc<Database>,
+    pub(super) database: Arc<Database>,
     epoch: String,
     appended: Notify,
     /// Acknowledgements since the last transaction that is surely on the disk.

@@ -131,3 +131,23 @@ fn a_clock_before_1970_forgets_nothing() {
     assert_eq!(ledger.prune(UNIX_EPOCH + DAY, 30 * DAY).expect("writable"), 0);
     assert!(!record(&ledger, film.film).expect("on record").is_stale(UNIX_EPOCH - DAY));
 }
+
+#[test]
+fn a_film_that_is_forgotten_is_new_and_its_neighbour_is_not() {
+    let ledger = ledger();
+    let (refused, kept, done) = (source("a.png", b"a"), source("b.png", b"b"), source("c.png", b"c"));
+    finish(&ledger, &kept, Outcome::Quarantined { sequence: 2 }, now());
+    finish(&ledger, &refused, Outcome::Refused { sequence: 1 }, now());
+    finish(&ledger, &done, Outcome::Done { sequence: 3 }, now());
+    let without = |ledger: &Ledger| ledger.snapshot().expect("readable").without_result().expect("readable");
+    assert_eq!(
+        without(&ledger),
+        [(1, refused.film, Outcome::Refused { sequence: 1 }), (2, kept.film, Outcome::Quarantined { sequence: 2 }),]
+    );
+    assert_eq!(ledger.snapshot().expect("readable").count().expect("readable"), (3, 3));
+    assert!(ledger.forget(refused.film).expect("writable"));
+    assert!(!ledger.forget(refused.film).expect("writable"), "it is gone");
+    assert!(!known(&ledger, &refused) && known(&ledger, &kept) && known(&ledger, &done));
+    assert_eq!(record(&ledger, refused.film), None);
+    assert_eq!(without(&ledger), [(2, kept.film, Outcome::Quarantined { sequence: 2 })]);
+}
