@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, check_config, completions, demo, man, predict, run, schema, spool};
+use super::{Failure, bench, check_config, completions, demo, doctor, man, predict, run, schema, spool};
 
 /// Watches an X-ray acquisition folder, localizes anatomical landmarks on every new film and publishes them over MQTT.
 ///
@@ -30,6 +30,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure each step of a film's way
     Bench(bench::Arguments),
+    /// Look at configuration, folder, state, model, broker and machine, and say what to do
+    Doctor(doctor::Arguments),
     /// List, send again or export what waits in the state of a stopped daemon
     Spool(spool::Arguments),
     /// Print the JSON Schemas of the published documents
@@ -52,6 +54,7 @@ impl Arguments {
             Command::CheckConfig(arguments) => check_config::check_config(arguments),
             Command::Demo(arguments) => demo::demo(arguments),
             Command::Bench(arguments) => bench::bench(arguments),
+            Command::Doctor(arguments) => doctor::doctor(arguments),
             Command::Spool(arguments) => spool::spool(arguments),
             Command::Schema => schema::schema(),
             Command::Completions(arguments) => completions::completions(arguments),

@@ -15,6 +15,7 @@ mod delivery;
 mod link;
 pub mod loopback_broker;
 mod options;
+mod probe;
 mod publisher;
 mod seldom;
 mod session;
@@ -24,5 +25,6 @@ mod tls;
 
 pub use delivery::Hold;
 pub use options::check;
+pub use probe::{Answer, Probe, ProbeError, probe};
 pub use publisher::{LinkEvent, LinkObserver, LinkState, MqttError, Publisher};
 pub use tls::TlsError;
