@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, check_config, completions, demo, doctor, man, predict, run, schema, spool};
+use super::{Failure, bench, check_config, completions, demo, diag, doctor, man, predict, run, schema, spool};
 
 /// Watches an X-ray acquisition folder, localizes anatomical landmarks on every new film and publishes them over MQTT.
 ///
@@ -32,6 +32,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Look at configuration, folder, state, model, broker and machine, and say what to do
     Doctor(doctor::Arguments),
+    /// Write an archive for whoever helps, without anything a patient could be known by
+    Diag(diag::Arguments),
     /// List, send again or export what waits in the state of a stopped daemon
     Spool(spool::Arguments),
     /// Print the JSON Schemas of the published documents
@@ -55,6 +57,7 @@ impl Arguments {
             Command::Demo(arguments) => demo::demo(arguments),
             Command::Bench(arguments) => bench::bench(arguments),
             Command::Doctor(arguments) => doctor::doctor(arguments),
+            Command::Diag(arguments) => diag::diag(arguments),
             Command::Spool(arguments) => spool::spool(arguments),
             Command::Schema => schema::schema(),
             Command::Completions(arguments) => completions::completions(arguments),

@@ -8,6 +8,7 @@ pub mod check_config;
 mod command;
 pub mod completions;
 pub mod demo;
+pub mod diag;
 pub mod doctor;
 mod exit;
 mod film_files;

@@ -142,7 +142,35 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
+/// The texts that tell of the device and its broker, and of nobody else.
+const NAMES_NOBODY: &[&str] = &[
+    "site.name",
+    "site.device",
+    "acquisition.done_marker",
+    "state.directory",
+    "model.directory",
+    "mqtt.host",
+    "mqtt.client_id",
+    "mqtt.username",
+    "mqtt.password_file",
+    "mqtt.ca_file",
+    "mqtt.client_cert_file",
+    "mqtt.client_key_file",
+    "result.token_key_file",
+    "health.listen",
+    "health.host_name",
+    "log.filter",
+];
+
 impl Key {
+    /// Whether what it holds can be shown to others: a number, a word of a closed set, or a text known to be harmless.
+    pub(super) fn names_nobody(&self) -> bool {
+        match self.allowed {
+            Allowed::Whole(..) | Allowed::Flag | Allowed::OneOf(_) | Allowed::Spacing => true,
+            Allowed::AbsolutePath | Allowed::SecretFile | Allowed::Text(..) => NAMES_NOBODY.contains(&self.name),
+        }
+    }
+
     /// The section and the key's name in it.
     pub(super) fn parts(&self) -> (&'static str, &'static str) {
         self.name.split_once('.').expect("every name has a section")
@@ -244,6 +272,13 @@ mod tests {
     #[test]
     fn the_table_has_exactly_the_keys_of_the_mirror() {
         assert_eq!(KEYS.iter().map(|key| key.name.to_owned()).collect::<BTreeSet<_>>(), mirror_keys());
+    }
+
+    #[test]
+    fn only_the_folders_of_films_are_withheld() {
+        let withheld: Vec<_> = KEYS.iter().filter(|key| !key.names_nobody()).map(|key| key.name).collect();
+        assert_eq!(withheld, ["acquisition.folder", "acquisition.after_folder"]);
+        assert!(NAMES_NOBODY.iter().all(|name| find(name).is_some()), "a key of the list is there no more");
     }
 
     #[test]

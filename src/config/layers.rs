@@ -63,6 +63,17 @@ impl Merged {
     /// The configuration in force as TOML, each value with its source behind it.
     #[must_use]
     pub fn to_toml(&self) -> String {
+        self.printed(|_| true)
+    }
+
+    /// The same for others to read: the folders of films, which people name after their own habits, are withheld, and
+    /// so is every text that is not known to name nobody.
+    #[must_use]
+    pub fn to_toml_that_names_nobody(&self) -> String {
+        self.printed(Key::names_nobody)
+    }
+
+    fn printed(&self, is_shown: impl Fn(&Key) -> bool) -> String {
         let table = toml::Table::try_from(&self.file).expect("the mirror is plain data");
         let mut text = String::from("# The configuration in force, and where each value comes from.\n");
         let mut section = "";
@@ -73,6 +84,9 @@ impl Merged {
                 text.push_str(&format!("\n[{section}]\n"));
             }
             match table[section].get(name) {
+                Some(_) if !is_shown(key) => {
+                    text.push_str(&format!("# {name} is withheld: {}\n", self.origin(key.name)))
+                }
                 Some(value) => text.push_str(&format!("{name} = {value}  # {}\n", self.origin(key.name))),
                 None => text.push_str(&format!("# {name} is not set: {}\n", key.remedy)),
             }

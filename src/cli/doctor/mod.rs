@@ -13,3 +13,5 @@ mod state;
 
 pub use check::{Check, Report, Verdict};
 pub use examine::{Arguments, doctor, examine};
+pub(super) use machine::ask;
+pub(super) use state::{Holder, holder};
