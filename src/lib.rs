@@ -16,7 +16,7 @@
 //!
 //! 1. [`acquisition`]: a scan or an inotify hint sights a file; it settles; it is read once, below the folder and
 //!    without following links; its structure says whether it is whole; the ledger says whether its bytes are new.
-//! 2. [`daemon`]'s worker counts the attempt on disk, *before* anything looks inside the film.
+//! 2. [`daemon`]'s worker marks the attempt on disk, *before* anything looks inside the film.
 //! 3. [`analysis`] turns its bytes into a result: [`radiograph`] decodes to 16-bit gray, as a person would see it, and
 //!    warps that into the NFDP frame ([`geometry`]); [`inference`] runs the network of the [`model`] bundle and takes
 //!    its answer back to source pixels, as [`landmark`]s.

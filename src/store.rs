@@ -7,6 +7,7 @@
 //! A file that does not read as ours is never replaced: it may hold results that nobody has yet.
 
 mod backend;
+mod room;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -18,6 +19,7 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use self::backend::PulsedBackend;
+pub use self::room::{DiskRoom, is_full};
 use crate::disposition::Disposition;
 use crate::pulse::Pulse;
 use crate::report::TokenKey;
@@ -39,6 +41,7 @@ pub struct Store {
     boot: u64,
     token_key: TokenKey,
     pulse: Pulse,
+    room: DiskRoom,
 }
 
 /// A state directory that cannot be used.
@@ -106,13 +109,24 @@ impl Store {
     ///
     /// The key for tokens is read from `token_key_file`, or made at the first start and kept in the state.
     ///
+    /// A full disk is an error.
+    ///
     /// # Errors
     /// See [`StoreError`]; nothing is ever replaced or deleted.
     pub fn open(directory: &Path, token_key_file: Option<&Path>) -> Result<Self, StoreError> {
-        make_private(directory).map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
+        Self::open_in(DiskRoom::impatient(), directory, token_key_file)
+    }
+
+    /// The same; a full disk is what `room` makes of it, now and later.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing is ever replaced or deleted.
+    pub fn open_in(room: DiskRoom, directory: &Path, token_key_file: Option<&Path>) -> Result<Self, StoreError> {
+        room.wait_for(|| make_private(directory))
+            .map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
         let path = directory.join("state.redb");
         if !path.exists() {
-            create(directory, &path)?;
+            create(directory, &path, &room)?;
         }
         let pulse = Pulse::new("the state directory");
         let file = OpenOptions::new()
@@ -124,11 +138,11 @@ impl Store {
             // redb would take an empty file for a new database.
             return Err(StoreError::Damaged { path, reason: "it is empty".to_owned() });
         }
-        let database = database(&path, file, &pulse)?;
+        let database = database(&path, file, &pulse, &room)?;
         let configured = token_key_file.map(secret::read).transpose()?;
         let (epoch, boot, kept) = start(&database).map_err(|error| explain(&path, error))?;
         let token_key = TokenKey::new(configured.unwrap_or(kept));
-        Ok(Self { database: Arc::new(database), epoch, boot, token_key, pulse })
+        Ok(Self { database: Arc::new(database), epoch, boot, token_key, pulse, room })
     }
 
     /// The database, for the rooms that keep their tables in it.
@@ -143,10 +157,22 @@ impl Store {
         &self.epoch
     }
 
+    /// The number of this start, from 1.
+    #[must_use]
+    pub const fn boot(&self) -> u64 {
+        self.boot
+    }
+
     /// Which run of the daemon this is: `<epoch>-<number of the start>`, never the same twice.
     #[must_use]
     pub fn boot_id(&self) -> String {
         format!("{}-{}", self.epoch, self.boot)
+    }
+
+    /// The room on its disk.
+    #[must_use]
+    pub const fn room(&self) -> &DiskRoom {
+        &self.room
     }
 
     /// Busy while the disk has not answered.
@@ -173,27 +199,22 @@ fn make_private(directory: &Path) -> io::Result<()> {
 
 /// Makes the database under another name and gives it its own when it is whole, so that a power cut in between leaves
 /// no half-made file that later starts would call damaged.
-fn create(directory: &Path, path: &Path) -> Result<(), StoreError> {
+fn create(directory: &Path, path: &Path, room: &DiskRoom) -> Result<(), StoreError> {
     let unfinished = directory.join("state.redb.new");
     let failed = |source| StoreError::Io { path: unfinished.clone(), source };
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .map_err(failed)?;
-    let database = database(&unfinished, file, &Pulse::new("the state directory"))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    let file = room.wait_for(|| options.open(&unfinished)).map_err(failed)?;
+    let database = database(&unfinished, file, &Pulse::new("the state directory"), room)?;
     write_identity(&database).map_err(|error| explain(&unfinished, error))?;
     drop(database);
-    fs::rename(&unfinished, path).map_err(failed)?;
+    room.wait_for(|| fs::rename(&unfinished, path)).map_err(failed)?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
-fn database(path: &Path, file: File, pulse: &Pulse) -> Result<Database, StoreError> {
+fn database(path: &Path, file: File, pulse: &Pulse, room: &DiskRoom) -> Result<Database, StoreError> {
     FileBackend::new(file)
-        .map(|backend| PulsedBackend::new(backend, pulse.clone()))
+        .map(|backend| PulsedBackend::new(backend, pulse.clone(), room.clone()))
         .and_then(|backend| Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend))
         .map_err(|error| explain(path, error))
 }

@@ -1,7 +1,7 @@
 //! What became of each film, durable across crashes (R7, R10).
 //!
 //! Invariants:
-//! 1. An attempt is on disk before the film is decoded, so a film that kills the daemon is counted.
+//! 1. An attempt is counted at the start after the one that ended in it, once (`attempt`).
 //! 2. A film is finished in the transaction that stores its event, so neither is there without the other.
 //! 3. A file is known only while its film is finished: after a crash an unfinished film is met again by the scan.
 //! 4. A film still in the folder does not age out: its sightings are renewed, at most once a day and in one batch.
@@ -29,6 +29,9 @@ type FileRow = (u64, u64, i64, i64, [u8; 32]);
 const FILMS: TableDefinition<'_, [u8; 32], FilmRow> = TableDefinition::new("acquisition.films.1");
 /// By the path below the folder.
 const FILES: TableDefinition<'_, &[u8], FileRow> = TableDefinition::new("acquisition.files.1");
+
+/// The last start whose last attempt is counted.
+const COUNTED: TableDefinition<'_, (), u64> = TableDefinition::new("acquisition.counted");
 
 /// A sighting is renewed when the last one on record is older.
 const SIGHTING_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -87,7 +90,7 @@ pub enum Outcome {
 /// Where a film stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilmState {
-    /// Attempts were begun, none finished.
+    /// The daemon ended while it worked on it.
     Attempting,
     /// It ended.
     Ended(Outcome),
@@ -98,7 +101,7 @@ pub enum FilmState {
 pub struct FilmRecord {
     /// Where it stands.
     pub state: FilmState,
-    /// Attempts begun.
+    /// Attempts in which the daemon ended.
     pub attempts: u32,
     /// When a file with these bytes was last sighted, to the second.
     pub last_seen: SystemTime,
@@ -127,44 +130,31 @@ impl Ledger {
         let tx = database.begin_write()?;
         tx.open_table(FILMS)?;
         tx.open_table(FILES)?;
+        tx.open_table(COUNTED)?;
         tx.commit()?;
         Ok(Self { database })
     }
 
-    /// Counts an attempt on disk, to be called before the film is decoded (R10); the number of attempts so far.
+    /// Counts the attempt in which the start `boot` of the daemon ended (R10), once; whether it did. A film that has
+    /// ended is not counted.
     ///
     /// # Errors
-    /// [`LedgerError`]; the film must not be decoded then.
-    pub fn begin_attempt(&self, film: FilmId, now: SystemTime) -> Result<u32, LedgerError> {
-        self.count(film, now, |attempts| attempts.saturating_add(1))
-    }
-
-    /// Takes an attempt back that ended for no fault of the film: a stop, or a store that cannot be written.
-    ///
-    /// # Errors
-    /// [`LedgerError`]; the attempt then stays counted.
-    pub fn withdraw_attempt(&self, film: FilmId, now: SystemTime) -> Result<u32, LedgerError> {
-        self.count(film, now, |attempts| attempts.saturating_sub(1))
-    }
-
-    fn count(&self, film: FilmId, now: SystemTime, next: impl Fn(u32) -> u32) -> Result<u32, LedgerError> {
+    /// [`LedgerError`]; the attempt is then not counted.
+    pub fn count_attempt(&self, film: FilmId, boot: u64, now: SystemTime) -> Result<bool, LedgerError> {
         let tx = self.database.begin_write()?;
-        let attempts;
         {
-            let mut films = tx.open_table(FILMS)?;
-            let (state, sequence, before) = match films.get(film.0)? {
-                Some(record) => {
-                    let (state, attempts, sequence, _) = record.value();
-                    (state, sequence, attempts)
-                }
-                None => (ATTEMPTING, None, 0),
-            };
-            attempts = next(before);
-            films.insert(film.0, (state, attempts, sequence, seconds(now)))?;
+            let (mut films, mut counted) = (tx.open_table(FILMS)?, tx.open_table(COUNTED)?);
+            let record = films.get(film.0)?.map_or((ATTEMPTING, 0, None, 0), |record| record.value());
+            let (state, attempts, sequence, _) = record;
+            if state != ATTEMPTING || counted.get(())?.is_some_and(|last| last.value() >= boot) {
+                return Ok(false);
+            }
+            films.insert(film.0, (state, attempts.saturating_add(1), sequence, seconds(now)))?;
+            counted.insert((), boot)?;
         }
         // redb commits with fsync unless told otherwise.
         tx.commit()?;
-        Ok(attempts)
+        Ok(true)
     }
 
     /// Marks a film as ended and its file as known, in the caller's transaction: nothing holds before its commit.

@@ -9,6 +9,7 @@
 //! Nothing here decodes a pixel, and nothing writes in the folder unless the settings say `after = move` or `delete`.
 
 mod after;
+mod attempt;
 mod completeness;
 mod examine;
 mod fault;
@@ -25,9 +26,9 @@ mod settle;
 mod survey;
 mod task;
 mod watch;
-mod withdrawn;
 
 pub use after::apply_after;
+pub use attempt::AttemptMark;
 pub use completeness::{Completeness, completeness};
 pub use fault::{FAULT_LOG_INTERVAL, FaultLog};
 pub use filesystem::{Filesystem, WatchMode};
@@ -39,4 +40,3 @@ pub use open::{FolderIdentity, ReadError, Root};
 pub use quarantine::{Quarantine, QuarantineError, Reason};
 pub use settle::{Due, Settle};
 pub use task::{AcquisitionError, FolderState, run};
-pub use withdrawn::Withdrawn;

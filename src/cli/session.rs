@@ -150,6 +150,9 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
         },
         state: StateSettings {
             directory: root.join("state"),
+            warn_free_bytes: 0,
+            stop_free_bytes: 0,
+            ballast_bytes: 0,
             archive_age: Duration::from_secs(86_400),
             archive_bytes: 1 << 20,
         },

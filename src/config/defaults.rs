@@ -39,7 +39,14 @@ impl Default for AcquisitionSection {
 
 impl Default for StateSection {
     fn default() -> Self {
-        Self { directory: "/var/lib/landmarkd".into(), archive_days: 30, archive_mib: 256 }
+        Self {
+            directory: "/var/lib/landmarkd".into(),
+            warn_free_mib: 1024,
+            stop_free_mib: 128,
+            ballast_mib: 16,
+            archive_days: 30,
+            archive_mib: 256,
+        }
     }
 }
 

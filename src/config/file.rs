@@ -91,6 +91,12 @@ pub enum After {
 pub struct StateSection {
     /// Ledger, outbox and quarantine live below it.
     pub directory: PathBuf,
+    /// Free space below which the device is degraded (R41).
+    pub warn_free_mib: u64,
+    /// And below which no film is taken.
+    pub stop_free_mib: u64,
+    /// Thrown off when the disk is full.
+    pub ballast_mib: u64,
     /// How long delivered events are kept.
     pub archive_days: u64,
     /// And how many bytes of them.

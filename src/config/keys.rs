@@ -75,8 +75,11 @@ pub(super) const KEYS: &[Key] = &[
         "leave it out to report pixels only where a film states no scale",
     ),
     key("state.directory", Allowed::AbsolutePath, "/var/lib/landmarkd is what the unit provides"),
+    key("state.warn_free_mib", Allowed::Whole(0, 1_048_576, "MiB"), "1024 leaves time to act"),
+    key("state.stop_free_mib", Allowed::Whole(0, 1_048_576, "MiB"), "128 lets what was begun come to its end"),
+    key("state.ballast_mib", Allowed::Whole(0, 1024, "MiB"), "16 hold the results of a few hundred films"),
     key("state.archive_days", Allowed::Whole(0, 3650, "days"), "30 outlasts most holidays of a subscriber"),
-    key("state.archive_mib", Allowed::Whole(0, 65_536, "MiB"), "256 hold 40000 events"),
+    key("state.archive_mib", Allowed::Whole(0, 65_536, "MiB"), "256 hold 100000 events"),
     key(
         "model.directory",
         Allowed::AbsolutePath,

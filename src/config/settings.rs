@@ -104,6 +104,12 @@ pub enum AfterPublish {
 pub struct StateSettings {
     /// Absolute path; ledger, outbox and quarantine live below it.
     pub directory: PathBuf,
+    /// Free space below which the device is degraded (R41).
+    pub warn_free_bytes: u64,
+    /// Free space below which no film is taken.
+    pub stop_free_bytes: u64,
+    /// Room that is held and given up when the disk is full.
+    pub ballast_bytes: u64,
     /// For how long delivered events are kept.
     pub archive_age: Duration,
     /// How many bytes of them; beyond it the oldest go, however young.

@@ -106,13 +106,21 @@ impl Check<'_> {
     }
 
     fn state(&mut self, section: &StateSection, acquisition: &AcquisitionSection) -> StateSettings {
-        let StateSection { directory, archive_days, archive_mib } = section;
+        let StateSection { directory, warn_free_mib, stop_free_mib, ballast_mib, archive_days, archive_mib } = section;
+        if stop_free_mib > warn_free_mib {
+            let problem = format!("is above state.warn_free_mib = {warn_free_mib}");
+            let remedy = "a warning that comes after films have stopped is none: raise warn_free_mib";
+            self.conflict("state.stop_free_mib", stop_free_mib, problem, remedy);
+        }
         if let Some(folder) = acquisition.folder.as_deref().filter(|folder| directory.starts_with(folder)) {
             let problem = format!("lies in the watched folder {}", folder.display());
             self.conflict("state.directory", quoted(directory), problem, "the watched folder is not ours to write in");
         }
         StateSettings {
             directory: directory.clone(),
+            warn_free_bytes: warn_free_mib << 20,
+            stop_free_bytes: stop_free_mib << 20,
+            ballast_bytes: ballast_mib << 20,
             archive_age: Duration::from_secs(archive_days * 86_400),
             archive_bytes: archive_mib << 20,
         }
@@ -347,6 +355,10 @@ mod tests {
             (
                 format!("{SITE}{FOLDER}[state]\ndirectory = \"/srv/films/state\"\n"),
                 "landmarkd.toml:7: state.directory = \"/srv/films/state\" lies in the watched folder /srv/films; the",
+            ),
+            (
+                format!("{SITE}{FOLDER}[state]\nwarn_free_mib = 64\n"),
+                "landmarkd.toml:1: state.stop_free_mib = 128 is above state.warn_free_mib = 64; a warning that",
             ),
             (
                 format!("{SITE}{FOLDER}[mqtt]\nhost = \"192.0.2.7\"\n"),

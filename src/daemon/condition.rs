@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::disk::Level;
 use crate::acquisition::{FolderState, WatchMode};
 use crate::report::{Condition, FolderState as ReportedFolder, ModelInfo, Reason};
 
@@ -46,6 +47,20 @@ impl ConditionBoard {
 
     pub(super) fn film_finished(&self, now: SystemTime) {
         self.sender.send_modify(|condition| condition.last_film = Some(now));
+    }
+
+    /// So much is free on the disk of the state (R41).
+    pub(super) fn disk(&self, level: Level) {
+        self.sender.send_if_modified(|condition| {
+            let before = condition.reasons.clone();
+            condition.reasons.retain(|reason| !matches!(reason, Reason::DiskLow | Reason::DiskFull));
+            match level {
+                Level::Plenty => {}
+                Level::Low => drop(condition.reasons.insert(Reason::DiskLow)),
+                Level::Full => drop(condition.reasons.insert(Reason::DiskFull)),
+            }
+            condition.reasons != before
+        });
     }
 
     fn folder(&self, state: FolderState) {
@@ -104,6 +119,23 @@ mod tests {
         board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, false);
         assert!(watching.borrow().reasons.is_empty());
         assert_eq!(watching.borrow().model.as_ref().map(|model| model.version.as_str()), Some("2.0.0"));
+    }
+
+    #[test]
+    fn the_disk_has_one_reason_at_a_time() {
+        let board = ConditionBoard::new(model());
+        let mut watching = board.subscribe();
+        board.folder(FolderState::Missing { since: SystemTime::UNIX_EPOCH });
+        for (level, reasons) in [
+            (Level::Low, vec![Reason::FolderMissing, Reason::DiskLow]),
+            (Level::Full, vec![Reason::FolderMissing, Reason::DiskFull]),
+            (Level::Plenty, vec![Reason::FolderMissing]),
+        ] {
+            board.disk(level);
+            assert_eq!(watching.borrow_and_update().reasons.iter().copied().collect::<Vec<_>>(), reasons);
+            board.disk(level);
+            assert!(!watching.has_changed().expect("there"), "told twice");
+        }
     }
 
     #[test]

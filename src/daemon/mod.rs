@@ -8,6 +8,7 @@
 
 mod archive;
 mod condition;
+mod disk;
 mod reload;
 mod service_manager;
 mod start;

@@ -8,13 +8,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
-use super::starts;
 use super::supervise::{Ended, supervise};
 use super::visible::{self, Visible, Waiting};
-use crate::acquisition::{Ledger, Quarantine, Withdrawn};
+use super::{disk, starts};
+use crate::acquisition::{AttemptMark, Ledger, Quarantine, QuarantineError};
 use crate::analysis::{Analyst, AnalystOptions};
 use crate::config::Settings;
 use crate::health;
@@ -23,7 +23,7 @@ use crate::model::Bundle;
 use crate::mqtt::{self, LinkState};
 use crate::outbox::Outbox;
 use crate::report::{EventKind, Topics};
-use crate::store::Store;
+use crate::store::{DiskRoom, Store, is_full};
 
 /// A panic's own words may quote a film (R31); the journal has its place in the source.
 pub(super) const PANICKED: &str = "a part of the daemon panicked";
@@ -50,11 +50,20 @@ pub type Reloads = mpsc::Receiver<Result<Settings, String>>;
 /// [`DaemonError::Unfit`] before anything runs; [`DaemonError::Failed`] when a party ends early.
 pub async fn run(settings: Settings, mut reloads: Reloads, shutdown: CancellationToken) -> Result<(), DaemonError> {
     let prepared = prepare(&settings).map_err(DaemonError::Unfit)?;
+    let room = DiskRoom::patient(&settings.state.directory);
+    let _attended = AbortOnDropHandle::new(tokio::spawn(disk::attend(room.clone(), shutdown.clone())));
     let opened = tokio::task::spawn_blocking({
-        let settings = settings.clone();
-        move || open(&settings)
+        let (settings, room) = (settings.clone(), room.clone());
+        move || open(&settings, room)
     });
-    let state = opened.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Failed)?;
+    let state = match opened.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))? {
+        Ok(state) => state,
+        // It waited for room until it was to stop.
+        Err(_) if room.refused() => return Ok(()),
+        Err(error) => return Err(DaemonError::Failed(error)),
+    };
+    // Dropped before the state, whose last words must not wait for room.
+    let _ended = disk::GiveUp(room);
     let run = starts::begin(state.store.database());
     let mut serving = match ready(settings, prepared, &state.store).await {
         Ok(serving) => serving,
@@ -117,7 +126,7 @@ pub(super) struct State {
     pub(super) outbox: Arc<Outbox>,
     pub(super) ledger: Ledger,
     pub(super) quarantine: Quarantine,
-    pub(super) withdrawn: Arc<Withdrawn>,
+    pub(super) attempt_mark: Arc<AttemptMark>,
     /// How many events waited at the start, and when the oldest of them was acquired.
     pub(super) waiting: (u64, Option<SystemTime>),
 }
@@ -130,21 +139,24 @@ pub(super) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
     Ok(Prepared { bundle, topics })
 }
 
-fn open(settings: &Settings) -> anyhow::Result<State> {
+fn open(settings: &Settings, room: DiskRoom) -> anyhow::Result<State> {
     let directory = &settings.state.directory;
-    let store = Store::open(directory, settings.result.token_key_file.as_deref())?;
+    let store = Store::open_in(room.clone(), directory, settings.result.token_key_file.as_deref())?;
     let outbox = Arc::new(Outbox::open(&store)?);
     let ledger = Ledger::open(Arc::clone(store.database()))?;
-    let quarantine = Quarantine::open(directory)?;
-    let withdrawn = Withdrawn::open(directory).with_context(|| format!("cannot write in {}", directory.display()))?;
-    if let Some(film) = withdrawn.settle(&ledger, SystemTime::now())? {
-        info!("an attempt on film {} does not count: its result could not be written", &film.to_string()[..12]);
+    let quarantine =
+        room.wait_while(|error: &QuarantineError| is_full(&error.source), || Quarantine::open(directory))?;
+    let attempt_mark = room
+        .wait_for(|| AttemptMark::open(directory, store.boot()))
+        .with_context(|| format!("cannot write in {}", directory.display()))?;
+    if let Some(film) = attempt_mark.settle(&ledger, SystemTime::now())? {
+        warn!("the daemon ended while it worked on film {}: that is an attempt", &film.to_string()[..12]);
     }
     let waiting = outbox.len()?;
     info!("state in {}: epoch {}, {waiting} events wait for the broker", directory.display(), store.epoch());
     let heads = [outbox.head(EventKind::Result)?, outbox.head(EventKind::Error)?];
     let since = heads.into_iter().flatten().map(|head| head.draft.acquired).min();
-    Ok(State { store, outbox, ledger, quarantine, withdrawn: Arc::new(withdrawn), waiting: (waiting, since) })
+    Ok(State { store, outbox, ledger, quarantine, attempt_mark: Arc::new(attempt_mark), waiting: (waiting, since) })
 }
 
 /// Loads the network and tries it on the golden film, off the runtime's threads; the bundle's bytes are then let go.

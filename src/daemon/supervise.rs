@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
+use super::disk::{DiskWatch, Gate};
 use super::reload::{is_same_device, renew};
 use super::start::{PANICKED, Reloads, Serving, State};
 use super::visible::Visible;
@@ -50,7 +51,7 @@ pub(super) async fn supervise(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let Serving { settings, topics, analyst, mut safe_until } = serving;
-    let State { store, outbox, ledger, quarantine, withdrawn, waiting: _ } = state;
+    let State { store, outbox, ledger, quarantine, attempt_mark, waiting: _ } = state;
     condition.serves(analyst.model().clone(), safe_until.is_some());
     let mut pulses = vec![(Stage::Store, store.pulse().clone())];
     let mut pulse = |stage, name| {
@@ -82,15 +83,18 @@ pub(super) async fn supervise(
 
     // Two stops in a row: the folder and the worker first, and only when nothing is appended any more the publisher.
     let (no_more_films, no_more_events) = (CancellationToken::new(), CancellationToken::new());
+    let gate = Arc::new(Gate::default());
     let worker = Worker {
         analyst,
         database: Arc::clone(store.database()),
         ledger: ledger.clone(),
         outbox: Arc::clone(outbox),
         quarantine: quarantine.clone(),
-        withdrawn: Arc::clone(withdrawn),
+        attempt_mark: Arc::clone(attempt_mark),
         origin: Origin::new(&topics),
         config_hash: settings.hash(),
+        room: store.room().clone(),
+        gate: Arc::clone(&gate),
         condition: Arc::clone(condition),
         visible: Arc::clone(visible),
         pulse: pulse(Stage::Worker, "the worker"),
@@ -125,6 +129,14 @@ pub(super) async fn supervise(
             Ok(())
         }
     });
+    let disk = DiskWatch {
+        settings: settings.state.clone(),
+        room: store.room().clone(),
+        gate,
+        condition: Arc::clone(condition),
+        visible: Arc::clone(visible),
+    };
+    intake.spawn(party("the look at the disk", disk.run(no_more_films.clone())));
     let archive = archive::keep_bounded(Arc::clone(outbox), settings.state.clone(), no_more_films.clone());
     intake.spawn(party("the archive", archive));
     let path = settings.acquisition.folder.display().to_string();
@@ -135,11 +147,14 @@ pub(super) async fn supervise(
         async { Ok(run.await?) }
     }));
     visible.watches(pulses.clone(), settings.daemon.budget, &settings.site);
-    let pulses = pulses.into_iter().map(|(_, pulse)| pulse).collect();
+    let pulses: Vec<_> = pulses.into_iter().map(|(_, pulse)| pulse).collect();
+    store.room().excuses(pulses.clone());
     let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(pulses, settings.daemon.budget)));
 
     let cause = loop {
         let new = tokio::select! {
+            // First: a stop ends waits for room on the disk, and parties with them.
+            biased;
             () = shutdown.cancelled() => break Cause::Asked,
             error = early_end(&mut intake) => break Cause::Early(error),
             error = early_end(&mut delivery) => break Cause::Early(error),
@@ -182,6 +197,10 @@ pub(super) async fn supervise(
     let delivery_ended = within(drain + Duration::from_secs(2), "the broker", join_all(&mut delivery)).await;
     match cause {
         Cause::Early(error) => Err(error),
+        Cause::Asked if store.room().refused() => {
+            warn!("stopped while the disk was full; nothing is lost, it goes on at the next start");
+            Ok(Ended::Stopped)
+        }
         Cause::Asked => {
             intake_ended.unwrap_or(Ok(()))?;
             delivery_ended.unwrap_or(Ok(()))?;

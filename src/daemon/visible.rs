@@ -1,6 +1,7 @@
 //! What the daemon shows of itself over HTTP: counted where it happens, put together when somebody asks (R45).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,8 +13,9 @@ use tracing::{error, info};
 use crate::analysis::Analysis;
 use crate::config::{HealthSettings, SiteSettings};
 use crate::health::{
-    BrokerView, Code, Connection, Event, FaultCause, FilmEnd, FilmView, Films, FolderWord, Health, HealthServer,
-    HttpOptions, Look, Metrics, ModelView, Overlays, Stage, StageView, StatusView, Step, StepTimes, Trouble, to_png,
+    BrokerView, Code, Connection, DiskView, Event, FaultCause, FilmEnd, FilmView, Films, FolderWord, Health,
+    HealthServer, HttpOptions, Look, Metrics, ModelView, Overlays, Stage, StageView, StatusView, Step, StepTimes,
+    Trouble, to_png,
 };
 use crate::mqtt::{LinkEvent, LinkObserver, LinkState};
 use crate::overlay;
@@ -32,6 +34,9 @@ pub(super) struct Visible {
     overlays: Arc<Overlays>,
     /// To the thread that draws; none where no pictures are wanted.
     pictures: Option<SyncSender<(u64, Analysis)>>,
+    /// Whether there is disk enough to make them.
+    draws: AtomicBool,
+    disk: Mutex<Option<DiskView>>,
     waiting: Mutex<Waiting>,
     started: SystemTime,
     stages: Mutex<Stages>,
@@ -86,6 +91,8 @@ impl Visible {
             films: Films::default(),
             overlays,
             pictures,
+            draws: AtomicBool::new(true),
+            disk: Mutex::default(),
             waiting: Mutex::new(waiting),
             started: SystemTime::now(),
             stages: Mutex::default(),
@@ -135,7 +142,8 @@ impl Visible {
             ..film(sequence, FilmEnd::Accepted, acquired)
         });
         // A film never waits for its picture: while one is drawn, the next goes without.
-        if self.pictures.as_ref().is_some_and(|pictures| pictures.try_send((sequence, analysis)).is_err()) {
+        let pictures = self.pictures.as_ref().filter(|_| self.draws.load(Ordering::Relaxed));
+        if pictures.is_some_and(|pictures| pictures.try_send((sequence, analysis)).is_err()) {
             self.metrics.faults[FaultCause::Picture].add();
         }
     }
@@ -143,6 +151,15 @@ impl Visible {
     /// A film has none.
     pub(super) fn refused(&self, sequence: u64, end: FilmEnd, acquired: SystemTime) {
         self.ended(film(sequence, end, acquired));
+    }
+
+    /// The state's disk is so; without `plenty` of it there are no pictures.
+    pub(super) fn disk(&self, view: DiskView, plenty: bool) {
+        self.metrics.state_free_bytes.set(view.free_bytes as f64);
+        *lock(&self.disk) = Some(view);
+        if self.draws.swap(plenty, Ordering::Relaxed) && !plenty {
+            self.overlays.clear();
+        }
     }
 
     /// The disk refused a film, which waits.
@@ -214,7 +231,7 @@ impl Visible {
                 sha256: model.sha256.clone(),
                 backend: model.backend.clone(),
             }),
-            disk: None,
+            disk: *lock(&self.disk),
             gpus: Vec::new(),
             stages: stages.pulses.iter().map(view).collect(),
         }
@@ -310,6 +327,7 @@ const fn trouble(reason: Reason) -> Trouble {
     match reason {
         Reason::FolderMissing => Trouble::FolderMissing,
         Reason::DiskLow => Trouble::DiskLow,
+        Reason::DiskFull => Trouble::DiskFull,
         Reason::ModelUnavailable => Trouble::ModelUnavailable,
         Reason::NoSubscriber => Trouble::NoSubscriber,
         Reason::Rejected => Trouble::Rejected,

@@ -1,6 +1,7 @@
 //! The thread that owns the network: one film after another, from the folder's hand into the outbox.
 
 use std::error::Error;
+use std::io;
 use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
+use super::disk::Gate;
 use super::visible::Visible;
 use crate::acquisition::{
-    Acquired, AcquiredFilm, FAULT_LOG_INTERVAL, FaultLog, FilmId, FilmSource, Ledger, LedgerError, Outcome, Quarantine,
-    QuarantineError, Reason, Refusal, RefusedFile, Withdrawn,
+    Acquired, AcquiredFilm, AttemptMark, FAULT_LOG_INTERVAL, FaultLog, FilmSource, Ledger, LedgerError, Outcome,
+    Quarantine, QuarantineError, Reason, Refusal, RefusedFile,
 };
 use crate::analysis::{Analysis, Analyst};
 use crate::crash_point;
@@ -23,6 +25,7 @@ use crate::health::FilmEnd;
 use crate::outbox::{Outbox, OutboxError};
 use crate::pulse::Pulse;
 use crate::report::{Draft, EventId, FilmError, Origin, ReportError, Stage};
+use crate::store::{DiskRoom, is_full};
 
 /// How long the worker rests after the disk refused it, before it takes the next film.
 const REST_AFTER_FAULT: Duration = Duration::from_secs(1);
@@ -34,10 +37,13 @@ pub(super) struct Worker {
     pub(super) ledger: Ledger,
     pub(super) outbox: Arc<Outbox>,
     pub(super) quarantine: Quarantine,
-    pub(super) withdrawn: Arc<Withdrawn>,
+    pub(super) attempt_mark: Arc<AttemptMark>,
     pub(super) origin: Origin,
     /// Part of every event's id (R27).
     pub(super) config_hash: String,
+    pub(super) room: DiskRoom,
+    /// Closed while there is no room for a result.
+    pub(super) gate: Arc<Gate>,
     pub(super) condition: Arc<ConditionBoard>,
     pub(super) visible: Arc<Visible>,
     /// Busy with a film; to wait for one is no work.
@@ -58,6 +64,8 @@ pub(super) enum WorkerError {
     Report(#[from] ReportError),
     #[error("the state cannot be written")]
     Store(#[source] Box<redb::Error>),
+    #[error("the attempt cannot be marked on the disk")]
+    Mark(#[source] io::Error),
     #[error("the model fails: {0}")]
     Model(String),
 }
@@ -72,12 +80,21 @@ impl WorkerError {
         std::mem::discriminant(self)
     }
 
+    /// The disk or our state refused, not the film: its attempt must not count, whether or not the daemon goes on.
+    const fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::Ledger(_) | Self::Outbox(_) | Self::Quarantine(_) | Self::Store(_) | Self::Mark(_) => true,
+            Self::Report(_) | Self::Model(_) => false,
+        }
+    }
+
     fn disposition(&self) -> Disposition {
         match self {
             Self::Ledger(error) => error.disposition(),
             Self::Outbox(error) => error.disposition(),
             Self::Quarantine(error) => error.disposition(),
             Self::Store(error) if matches!(**error, redb::Error::Io(_)) => Disposition::Retry,
+            Self::Mark(_) => Disposition::Retry,
             Self::Store(_) | Self::Report(_) | Self::Model(_) => Disposition::Fatal,
         }
     }
@@ -90,7 +107,7 @@ impl Worker {
     pub(super) fn run(mut self, mut films: mpsc::Receiver<Acquired>) -> Result<(), WorkerError> {
         let mut faults = FaultLog::new(FAULT_LOG_INTERVAL);
         while let Some(acquired) = films.blocking_recv() {
-            if self.shutdown.is_cancelled() {
+            if !self.gate.pass(&self.shutdown) || self.shutdown.is_cancelled() {
                 return Ok(());
             }
             let busy = self.pulse.busy();
@@ -117,24 +134,16 @@ impl Worker {
     }
 
     fn film(&mut self, film: &AcquiredFilm) -> Result<(), WorkerError> {
-        let identity = film.source.film;
-        let attempts = self.ledger.begin_attempt(identity, SystemTime::now())?;
+        self.room.wait_for(|| self.attempt_mark.begin(film.source.film)).map_err(WorkerError::Mark)?;
         crash_point::reach("attempt.counted");
-        self.attempt(film, attempts).inspect_err(|fault| {
-            if fault.disposition() == Disposition::Retry {
-                self.withdraw(identity);
+        self.attempt(film, film.attempts + 1).inspect_err(|fault| {
+            if fault.is_of_the_disk()
+                && let Err(error) = self.attempt_mark.clear()
+            {
+                let name = film.source.film.to_string();
+                error!("the disk takes nothing at all, so film {} may have one attempt less: {error}", short(&name));
             }
         })
-    }
-
-    /// The disk refused, not the film: the attempt must not count against it, at the latest from the next start on.
-    fn withdraw(&self, film: FilmId) {
-        if self.ledger.withdraw_attempt(film, SystemTime::now()).is_err()
-            && let Err(error) = self.withdrawn.note(film)
-        {
-            let name = film.to_string();
-            error!("the disk takes nothing at all, so film {} has one attempt less: {error}", short(&name));
-        }
     }
 
     fn attempt(&mut self, film: &AcquiredFilm, attempts: u32) -> Result<(), WorkerError> {
@@ -184,7 +193,8 @@ impl Worker {
         let mut reason = Reason::new(film.source.film, stage, errors, attempts, film.acquired);
         let model = self.analyst.model();
         reason.model = Some(format!("{} {}", model.name, model.version));
-        let entry = self.quarantine.put(film.source.film, &film.bytes, &reason)?;
+        let put = || self.quarantine.put(film.source.film, &film.bytes, &reason);
+        let entry = self.room.wait_while(|error| is_full(&error.source), put)?;
         let name = film.source.film.to_string();
         let refusal = FilmError { image_sha256: Some(name.clone()), stage, message: message.clone(), attempts };
         let sequence =

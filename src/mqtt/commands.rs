@@ -4,11 +4,10 @@
 //! nothing else is to be sent. Who hears no answer asks again.
 
 use std::collections::VecDeque;
-use std::iter::Peekable;
 use std::time::{Duration, SystemTime};
 
 use super::link::{Message, Request};
-use crate::outbox::{Archived, Head, Outbox, OutboxError};
+use crate::outbox::{Head, Outbox, OutboxError};
 use crate::report::{
     CONTENT_TYPE, Channel, Command, EventKind, MAX_REQUEST_BYTES, PingAnswer, ReplayAnswer, ReplayReason,
     ReplayRequest, ReplayState, Topics, rfc3339,
@@ -37,7 +36,9 @@ struct Replay {
     asker: Asker,
     from: u64,
     to: u64,
-    events: Peekable<Archived>,
+    /// The first number that is not dealt with yet, and its event once it was looked up.
+    next: u64,
+    event: Option<Head>,
     sent: u64,
 }
 
@@ -152,7 +153,7 @@ impl Desk {
             }
             Ok((from, to, reason)) => {
                 self.answer(&asker, to_json(&answer(ReplayState::Accepted, reason, Some((from, to)))));
-                self.replay = Some(Replay { asker, from, to, events: outbox.archived(from..=to).peekable(), sent: 0 });
+                self.replay = Some(Replay { asker, from, to, next: from, event: None, sent: 0 });
                 Heard::Replay { from, to }
             }
         })
@@ -189,7 +190,10 @@ impl Desk {
     /// When the outbox cannot be read.
     pub(super) fn next_replayed(&mut self, outbox: &Outbox) -> Result<Option<Message>, OutboxError> {
         let Some(replay) = &mut self.replay else { return Ok(None) };
-        if let Some(Ok(Head { sequence, draft })) = replay.events.peek() {
+        if replay.event.is_none() {
+            replay.event = outbox.archived(replay.next..=replay.to).next().transpose()?;
+        }
+        if let Some(Head { sequence, draft }) = &replay.event {
             let channel = match draft.kind {
                 EventKind::Result => Channel::Result,
                 EventKind::Error => Channel::Error,
@@ -202,17 +206,16 @@ impl Desk {
                 payload: draft.publish(*sequence, outbox.epoch(), true),
             }));
         }
-        if let Some(Err(error)) = replay.events.next() {
-            return Err(error);
-        }
         self.end_replay(ReplayState::Done, None, outbox)?;
         Ok(None)
     }
 
     /// Somebody has the event that was sent.
     pub(super) fn replayed(&mut self) {
-        if let Some(replay) = &mut self.replay {
-            replay.events.next();
+        if let Some(replay) = &mut self.replay
+            && let Some(Head { sequence, .. }) = replay.event.take()
+        {
+            replay.next = sequence.saturating_add(1);
             replay.sent += 1;
         }
     }

@@ -4,15 +4,14 @@
 //! time, and what lies at or below such a note is as old as it. Nothing is noted while nothing is delivered.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::queue::{ARCHIVE_BYTES, ARCHIVE_EVENTS, EVENTS, Head, Lane, NUMBERS, Outbox, OutboxError, number};
+use super::queue::{Delivered, EVENTS, Head, Lane, NUMBERS, Outbox, OutboxError, PRUNED_BYTES, PRUNED_EVENTS, number};
 use super::record;
 
-/// Seconds since 1970 to the pointers of [`Lane::ARCHIVE`] at that time.
+/// Seconds since 1970 to the pointers of results, errors and refusals at that time.
 pub(super) const DAYS: TableDefinition<u64, (u64, u64, u64)> = TableDefinition::new("outbox.days");
 
 /// Events that are removed in one transaction: a film that is finished meanwhile waits for no longer.
@@ -43,18 +42,18 @@ pub struct ArchiveSize {
 
 /// Delivered events of a range of numbers, in the order of their numbers; see [`Outbox::archived`].
 #[derive(Debug)]
-pub struct Archived {
-    database: Arc<Database>,
+pub struct Archived<'a> {
+    outbox: &'a Outbox,
     /// What is still to be looked at; `None` once all is, or after an error.
     rest: Option<RangeInclusive<u64>>,
 }
 
-impl Iterator for Archived {
+impl Iterator for Archived<'_> {
     type Item = Result<Head, OutboxError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (from, to) = self.rest.take()?.into_inner();
-        let found = oldest_delivered(&self.database, from).transpose()?;
+        let found = self.outbox.first_archived(from).transpose()?;
         match found {
             Ok(head) if head.sequence > to => None,
             Ok(head) => {
@@ -73,8 +72,8 @@ impl Outbox {
     /// passes over what is removed meanwhile and finds what is delivered meanwhile. Events that still wait are not
     /// among them: they come by themselves. It ends after an error.
     #[must_use]
-    pub fn archived(&self, numbers: RangeInclusive<u64>) -> Archived {
-        Archived { database: Arc::clone(&self.database), rest: Some(numbers).filter(|numbers| !numbers.is_empty()) }
+    pub fn archived(&self, numbers: RangeInclusive<u64>) -> Archived<'_> {
+        Archived { outbox: self, rest: Some(numbers).filter(|numbers| !numbers.is_empty()) }
     }
 
     /// The number of the oldest event in the archive; from it on every event is there, or waits.
@@ -82,8 +81,9 @@ impl Outbox {
     /// # Errors
     /// When the database fails.
     pub fn oldest(&self) -> Result<Option<u64>, OutboxError> {
-        let tx = self.database.begin_read()?;
-        Ok(first_delivered(&tx.open_table(EVENTS)?, &tx.open_table(NUMBERS)?, 1)?.map(|(_, sequence)| sequence))
+        let delivered = *self.delivered();
+        let events = self.database.begin_read()?.open_table(EVENTS)?;
+        Ok(first_delivered(&events, &delivered, 1)?.map(|(_, sequence)| sequence))
     }
 
     /// The number of the last event that was appended, 0 before the first.
@@ -99,8 +99,12 @@ impl Outbox {
     /// # Errors
     /// When the database fails.
     pub fn archive_size(&self) -> Result<ArchiveSize, OutboxError> {
+        let delivered = *self.delivered();
         let numbers = self.database.begin_read()?.open_table(NUMBERS)?;
-        Ok(ArchiveSize { events: number(&numbers, ARCHIVE_EVENTS)?, bytes: number(&numbers, ARCHIVE_BYTES)? })
+        Ok(ArchiveSize {
+            events: delivered.events.saturating_sub(number(&numbers, PRUNED_EVENTS)?),
+            bytes: delivered.bytes.saturating_sub(number(&numbers, PRUNED_BYTES)?),
+        })
     }
 
     /// Removes the oldest delivered events that are beyond `limits` at `now`, at most 64, and says how many: to be
@@ -117,6 +121,7 @@ impl Outbox {
             return Ok(0);
         }
         let tx = self.database.begin_write()?;
+        let delivered = *self.delivered();
         let mut removed = 0;
         {
             let (mut events, mut numbers) = (tx.open_table(EVENTS)?, tx.open_table(NUMBERS)?);
@@ -127,40 +132,49 @@ impl Outbox {
             if let Some((time, _)) = due.old {
                 days.retain_in(..time, |_, _| false)?;
             }
-            let mut bytes = number(&numbers, ARCHIVE_BYTES)?;
+            let mut pruned_bytes = number(&numbers, PRUNED_BYTES)?;
             while removed < BATCH
-                && let Some((lane, sequence)) = first_delivered(&events, &numbers, 1)?
-                && (bytes > limits.bytes || due.is_old(lane, sequence))
+                && let Some((lane, sequence)) = first_delivered(&events, &delivered, 1)?
+                && (delivered.bytes.saturating_sub(pruned_bytes) > limits.bytes || due.is_old(lane, sequence))
                 && let Some(record) = events.remove((lane as u8, sequence))?
             {
-                bytes = bytes.saturating_sub(record.value().len() as u64);
+                pruned_bytes += record.value().len() as u64;
                 removed += 1;
             }
-            let left = number(&numbers, ARCHIVE_EVENTS)?.saturating_sub(removed);
-            numbers.insert(ARCHIVE_EVENTS, left)?;
-            numbers.insert(ARCHIVE_BYTES, bytes)?;
+            let pruned_events = number(&numbers, PRUNED_EVENTS)? + removed;
+            numbers.insert(PRUNED_EVENTS, pruned_events)?;
+            numbers.insert(PRUNED_BYTES, pruned_bytes)?;
         }
-        tx.commit()?;
+        self.commit(tx)?;
         Ok(removed)
     }
 
+    fn first_archived(&self, from: u64) -> Result<Option<Head>, OutboxError> {
+        let delivered = *self.delivered();
+        let events = self.database.begin_read()?.open_table(EVENTS)?;
+        let Some((lane, sequence)) = first_delivered(&events, &delivered, from)? else { return Ok(None) };
+        let Some(record) = events.get((lane as u8, sequence))? else { return Ok(None) };
+        Ok(Some(Head { sequence, draft: record::decode(lane.kind(), sequence, record.value())? }))
+    }
+
     fn due(&self, now: SystemTime, limits: &ArchiveLimits) -> Result<Due, OutboxError> {
+        let delivered = *self.delivered();
         let tx = self.database.begin_read()?;
-        let (events, numbers, days) = (tx.open_table(EVENTS)?, tx.open_table(NUMBERS)?, tx.open_table(DAYS)?);
+        let (events, days) = (tx.open_table(EVENTS)?, tx.open_table(DAYS)?);
+        let pruned_bytes = number(&tx.open_table(NUMBERS)?, PRUNED_BYTES)?;
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let newest = days.last()?.map(|(time, pointers)| (time.value(), pointers.value()));
         let mut due = Due::default();
         if now >= CLOCK_IS_SET_S && newest.is_none_or(|(time, _)| time <= now) {
-            let [results, errors, refusals] = Lane::ARCHIVE;
-            let pointers = (results.pointer(&numbers)?, errors.pointer(&numbers)?, refusals.pointer(&numbers)?);
+            let pointers = delivered.pointers.into();
             let (time, noted) = newest.unwrap_or((0, (0, 0, 0)));
             due.note = (pointers != noted && now - time >= DAY_S).then_some((now, pointers));
             let oldest = now.saturating_sub(limits.age.as_secs());
             let old = days.range(..=oldest)?.next_back().transpose()?;
             due.old = old.map(|(time, pointers)| (time.value(), pointers.value()));
         }
-        let first = first_delivered(&events, &numbers, 1)?;
-        due.prune = number(&numbers, ARCHIVE_BYTES)? > limits.bytes && first.is_some()
+        let first = first_delivered(&events, &delivered, 1)?;
+        due.prune = delivered.bytes.saturating_sub(pruned_bytes) > limits.bytes && first.is_some()
             || first.is_some_and(|(lane, sequence)| due.is_old(lane, sequence));
         Ok(due)
     }
@@ -191,12 +205,12 @@ impl Due {
 /// The delivered event with the lowest number from `from` on.
 fn first_delivered(
     events: &impl ReadableTable<(u8, u64), &'static [u8]>,
-    numbers: &impl ReadableTable<&'static str, u64>,
+    delivered: &Delivered,
     from: u64,
 ) -> Result<Option<(Lane, u64)>, OutboxError> {
     let mut oldest: Option<(Lane, u64)> = None;
     for lane in Lane::ARCHIVE {
-        let pointer = lane.pointer(numbers)?;
+        let pointer = lane.pointer(delivered);
         if let Some(row) = events.range(lane.rows(from))?.next() {
             let sequence = row?.0.value().1;
             if sequence <= pointer && oldest.is_none_or(|(_, oldest)| sequence < oldest) {
@@ -205,14 +219,6 @@ fn first_delivered(
         }
     }
     Ok(oldest)
-}
-
-fn oldest_delivered(database: &Database, from: u64) -> Result<Option<Head>, OutboxError> {
-    let tx = database.begin_read()?;
-    let events = tx.open_table(EVENTS)?;
-    let Some((lane, sequence)) = first_delivered(&events, &tx.open_table(NUMBERS)?, from)? else { return Ok(None) };
-    let Some(record) = events.get((lane as u8, sequence))? else { return Ok(None) };
-    Ok(Some(Head { sequence, draft: record::decode(lane.kind(), sequence, record.value())? }))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@
 //!    The archive loses its lowest numbers first, and never an event that waits: above the oldest that is left, every
 //!    number is in the archive or waits.
 //!
-//! The queue is not bounded: 6 KiB an event, 200 a day and 30 days without a broker are 36 MiB, and unsent results are
+//! The queue is not bounded: 2 KiB an event, 200 a day and 30 days without a broker are 12 MiB, and unsent results are
 //! never deleted (R41). The archive is bounded by age and by bytes. The quarantine is bounded: it keeps the last
 //! [`QUARANTINE_LENGTH`] events.
 

@@ -1,12 +1,11 @@
 //! The queue's tables and the few ways to change them.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
 };
 use tokio::sync::Notify;
 
@@ -20,7 +19,7 @@ use crate::store::Store;
 pub const QUARANTINE_LENGTH: u64 = 1000;
 
 /// How many acknowledgements a crash may undo; their events are then sent again, with the same ids (R42).
-const UNSAVED_ACKNOWLEDGEMENTS: u32 = 8;
+const UNSAVED_ACKNOWLEDGEMENTS: u64 = 8;
 
 /// (lane, sequence) to record.
 pub(super) const EVENTS: TableDefinition<(u8, u64), &[u8]> = TableDefinition::new("outbox.events");
@@ -30,9 +29,12 @@ pub(super) const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("out
 /// Sequence to (reason, record).
 const QUARANTINE: TableDefinition<u64, (&str, &[u8])> = TableDefinition::new("outbox.quarantine");
 
-/// How many delivered events are in [`EVENTS`], and the bytes of their records.
-pub(super) const ARCHIVE_EVENTS: &str = "archive.events";
-pub(super) const ARCHIVE_BYTES: &str = "archive.bytes";
+const POINTERS: [&str; 3] = ["delivered.results", "delivered.errors", "delivered.refusals"];
+/// How many events were delivered and how many of these were removed from the archive, and the bytes of their records.
+const DELIVERED_EVENTS: &str = "delivered.events";
+const DELIVERED_BYTES: &str = "delivered.bytes";
+pub(super) const PRUNED_EVENTS: &str = "pruned.events";
+pub(super) const PRUNED_BYTES: &str = "pruned.bytes";
 
 /// The queue of events that no broker has acknowledged, and the archive of those that one has; its module's page lists
 /// what it promises.
@@ -43,8 +45,21 @@ pub struct Outbox {
     pub(super) database: Arc<Database>,
     epoch: String,
     appended: Notify,
-    /// Acknowledgements since the last transaction that is surely on the disk.
-    unsaved: AtomicU32,
+    delivered: Mutex<Delivered>,
+}
+
+/// How far delivery has come. The disk hears of it with the next transaction, whatever that is about: a transaction for
+/// each acknowledgement would cost a third of what an exposure may write (R42).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Delivered {
+    /// The highest number delivered, of results, errors and refusals.
+    pub(super) pointers: [u64; 3],
+    /// How many events there were, and the bytes of their records.
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    /// Of the events, those that are so on the disk, and those that are in the transaction of the last append.
+    saved: u64,
+    appended: u64,
 }
 
 /// An event and its number.
@@ -125,11 +140,11 @@ impl Outbox {
     pub fn new(database: Arc<Database>, epoch: String) -> Result<Self, OutboxError> {
         let tx = database.begin_write()?;
         tx.open_table(EVENTS)?;
-        tx.open_table(NUMBERS)?;
+        let delivered = Delivered::read(&tx.open_table(NUMBERS)?)?;
         tx.open_table(QUARANTINE)?;
         tx.open_table(DAYS)?;
         tx.commit()?;
-        Ok(Self { database, epoch, appended: Notify::new(), unsaved: AtomicU32::new(0) })
+        Ok(Self { database, epoch, appended: Notify::new(), delivered: Mutex::new(delivered) })
     }
 
     /// The id within which the numbers count.
@@ -147,12 +162,19 @@ impl Outbox {
         let mut numbers = tx.open_table(NUMBERS)?;
         let sequence = numbers.get("last")?.map_or(0, |last| last.value()) + 1;
         numbers.insert("last", sequence)?;
+        // Saved once the caller has committed, which it says through `wake`.
+        let delivered = self.write_delivered(&mut numbers)?;
+        self.delivered().appended = delivered;
         tx.open_table(EVENTS)?.insert((Lane::of(draft.kind) as u8, sequence), record::encode(draft).as_slice())?;
         Ok(sequence)
     }
 
     /// Tells the publisher that something was appended and committed.
     pub fn wake(&self) {
+        {
+            let mut delivered = self.delivered();
+            delivered.saved = delivered.saved.max(delivered.appended);
+        }
         self.appended.notify_one();
     }
 
@@ -174,11 +196,11 @@ impl Outbox {
     /// # Errors
     /// When the database fails or the record does not read.
     pub fn after(&self, kind: EventKind, sequence: u64) -> Result<Option<Head>, OutboxError> {
-        let tx = self.database.begin_read()?;
-        let (events, numbers) = (tx.open_table(EVENTS)?, tx.open_table(NUMBERS)?);
+        let delivered = *self.delivered();
+        let events = self.database.begin_read()?.open_table(EVENTS)?;
         let mut oldest: Option<Head> = None;
         for &lane in Lane::waiting(kind) {
-            let first = lane.pointer(&numbers)?.max(sequence) + 1;
+            let first = lane.pointer(&delivered).max(sequence) + 1;
             if let Some(row) = events.range(lane.rows(first))?.next() {
                 let (key, record) = row?;
                 let sequence = key.value().1;
@@ -195,9 +217,11 @@ impl Outbox {
     /// # Errors
     /// When the database fails.
     pub fn len(&self) -> Result<u64, OutboxError> {
+        // Before the rows: an event that comes and goes meanwhile is then rather counted than subtracted.
+        let delivered = self.delivered().events;
         let tx = self.database.begin_read()?;
-        let delivered = number(&tx.open_table(NUMBERS)?, ARCHIVE_EVENTS)?;
-        Ok(tx.open_table(EVENTS)?.len()?.saturating_sub(delivered))
+        let archived = delivered.saturating_sub(number(&tx.open_table(NUMBERS)?, PRUNED_EVENTS)?);
+        Ok(tx.open_table(EVENTS)?.len()?.saturating_sub(archived))
     }
 
     /// Whether no event waits.
@@ -213,24 +237,54 @@ impl Outbox {
     /// One that waits no longer is fine, for it was acknowledged before. One that is not the head changes nothing: what
     /// waits before it must not be passed over, so it is delivered again.
     ///
-    /// Every eighth acknowledgement is on the disk when this returns; the others follow with the next that is, or with
-    /// the next [`append`](Self::append) or [`save`](Self::save).
+    /// Every eighth acknowledgement in a row is on the disk when this returns; the others follow with the next that is,
+    /// or with the next [`append`](Self::append) that is committed, or with [`save`](Self::save).
     ///
     /// # Errors
     /// When the database fails; the event then still waits.
     pub fn acknowledge(&self, kind: EventKind, sequence: u64) -> Result<(), OutboxError> {
-        let mut tx = self.database.begin_write()?;
-        if !deliver(&tx, kind, sequence)? {
-            tx.abort()?;
+        if kind == EventKind::Error && self.deliver_refusal(sequence)? {
             return Ok(());
         }
-        let unsaved = self.unsaved.load(Ordering::Relaxed) + 1;
-        if unsaved < UNSAVED_ACKNOWLEDGEMENTS {
-            tx.set_durability(Durability::None)?;
+        let lane = Lane::of(kind);
+        let unsaved = {
+            let mut delivered = self.delivered();
+            let events = self.database.begin_read()?.open_table(EVENTS)?;
+            let first = events.range(lane.rows(lane.pointer(&delivered) + 1))?.next().transpose()?;
+            match first {
+                Some((key, record)) if key.value().1 == sequence => delivered.add(lane, sequence, record.value().len()),
+                _ => return Ok(()),
+            }
+            delivered.events - delivered.saved
+        };
+        if unsaved >= UNSAVED_ACKNOWLEDGEMENTS { self.save() } else { Ok(()) }
+    }
+
+    /// A refusal that waits moves to the delivered ones, at once on the disk; whether it was one.
+    fn deliver_refusal(&self, sequence: u64) -> Result<bool, OutboxError> {
+        let waits = (Lane::Refusals as u8, sequence);
+        if self.database.begin_read()?.open_table(EVENTS)?.get(waits)?.is_none() {
+            return Ok(false);
         }
-        self.unsaved.store(unsaved % UNSAVED_ACKNOWLEDGEMENTS, Ordering::Relaxed);
-        tx.commit()?;
-        Ok(())
+        let tx = self.database.begin_write()?;
+        let bytes = {
+            let mut events = tx.open_table(EVENTS)?;
+            let Some(record) = events.remove(waits)?.map(|record| record.value().to_vec()) else { return Ok(false) };
+            events.insert((Lane::DeliveredRefusals as u8, sequence), record.as_slice())?;
+            record.len()
+        };
+        let before = *self.delivered();
+        self.delivered().add(Lane::DeliveredRefusals, sequence, bytes);
+        // Between the two another acknowledgement may come; it is then on the disk before it is needed there.
+        let committed = self.commit(tx);
+        if committed.is_err() {
+            let mut delivered = self.delivered();
+            delivered.events -= 1;
+            delivered.bytes -= bytes as u64;
+            delivered.pointers[2] = before.pointers[2];
+        }
+        committed?;
+        Ok(true)
     }
 
     /// Brings every acknowledgement to the disk.
@@ -238,10 +292,34 @@ impl Outbox {
     /// # Errors
     /// When the database fails.
     pub fn save(&self) -> Result<(), OutboxError> {
-        if self.unsaved.swap(0, Ordering::Relaxed) > 0 {
-            self.database.begin_write()?.commit()?;
-        }
+        let Delivered { events, saved, .. } = *self.delivered();
+        if events == saved { Ok(()) } else { self.commit(self.database.begin_write()?) }
+    }
+
+    /// How far delivery has come, to look at or to change.
+    pub(super) fn delivered(&self) -> MutexGuard<'_, Delivered> {
+        // Nothing panics half-way through a change.
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits, and with it how far delivery has come.
+    pub(super) fn commit(&self, tx: WriteTransaction) -> Result<(), OutboxError> {
+        let written = self.write_delivered(&mut tx.open_table(NUMBERS)?)?;
+        tx.commit()?;
+        let mut delivered = self.delivered();
+        delivered.saved = delivered.saved.max(written);
         Ok(())
+    }
+
+    /// How many delivered events are in the transaction then.
+    fn write_delivered(&self, numbers: &mut Table<'_, &'static str, u64>) -> Result<u64, OutboxError> {
+        let delivered = *self.delivered();
+        for (name, pointer) in POINTERS.into_iter().zip(delivered.pointers) {
+            numbers.insert(name, pointer)?;
+        }
+        numbers.insert(DELIVERED_EVENTS, delivered.events)?;
+        numbers.insert(DELIVERED_BYTES, delivered.bytes)?;
+        Ok(delivered.events)
     }
 
     /// Puts a refusal with the same number in the place of an event that cannot travel, and the event in quarantine.
@@ -252,7 +330,8 @@ impl Outbox {
     /// When the database fails or the event's text is none; the event then still waits.
     pub fn refuse(&self, kind: EventKind, sequence: u64, reason: &str, now: SystemTime) -> Result<(), OutboxError> {
         let tx = self.database.begin_write()?;
-        let Some(draft) = take(&tx, kind, sequence)? else {
+        let delivered = *self.delivered();
+        let Some(draft) = take(&tx, &delivered, kind, sequence)? else {
             tx.abort()?;
             return Ok(());
         };
@@ -266,7 +345,7 @@ impl Outbox {
                 quarantine.pop_first()?;
             }
         }
-        tx.commit()?;
+        self.commit(tx)?;
         self.wake();
         Ok(())
     }
@@ -285,40 +364,31 @@ impl Outbox {
     }
 }
 
-/// Moves the head of a kind from the queue to the archive inside `tx`; whether it was the head.
-fn deliver(tx: &WriteTransaction, kind: EventKind, sequence: u64) -> Result<bool, OutboxError> {
-    let (mut events, mut numbers) = (tx.open_table(EVENTS)?, tx.open_table(NUMBERS)?);
-    let refusal = events.get((Lane::Refusals as u8, sequence))?.map(|record| record.value().to_vec());
-    let (lane, bytes) = match refusal.filter(|_| kind == EventKind::Error) {
-        Some(record) => {
-            events.remove((Lane::Refusals as u8, sequence))?;
-            events.insert((Lane::DeliveredRefusals as u8, sequence), record.as_slice())?;
-            (Lane::DeliveredRefusals, record.len())
-        }
-        None => {
-            let lane = Lane::of(kind);
-            let first = events.range(lane.rows(lane.pointer(&numbers)? + 1))?.next().transpose()?;
-            match first {
-                Some((key, record)) if key.value().1 == sequence => (lane, record.value().len()),
-                _ => return Ok(false),
-            }
-        }
-    };
-    // Of delivered refusals the pointer says only how far they have come, for their age.
-    let pointer = lane.pointer(&numbers)?.max(sequence);
-    numbers.insert(lane.pointer_name(), pointer)?;
-    for (name, more) in [(ARCHIVE_EVENTS, 1), (ARCHIVE_BYTES, bytes as u64)] {
-        let sum = number(&numbers, name)? + more;
-        numbers.insert(name, sum)?;
+impl Delivered {
+    fn read(numbers: &impl ReadableTable<&'static str, u64>) -> Result<Self, OutboxError> {
+        let [results, errors, refusals] = POINTERS.map(|name| number(numbers, name));
+        let (events, bytes) = (number(numbers, DELIVERED_EVENTS)?, number(numbers, DELIVERED_BYTES)?);
+        Ok(Self { pointers: [results?, errors?, refusals?], events, bytes, saved: events, appended: events })
     }
-    Ok(true)
+
+    fn add(&mut self, lane: Lane, sequence: u64, bytes: usize) {
+        let pointer = &mut self.pointers[lane.index()];
+        *pointer = sequence.max(*pointer);
+        self.events += 1;
+        self.bytes += bytes as u64;
+    }
 }
 
 /// Removes an event that waits inside `tx`.
-fn take(tx: &WriteTransaction, kind: EventKind, sequence: u64) -> Result<Option<Draft>, OutboxError> {
-    let (mut events, numbers) = (tx.open_table(EVENTS)?, tx.open_table(NUMBERS)?);
+fn take(
+    tx: &WriteTransaction,
+    delivered: &Delivered,
+    kind: EventKind,
+    sequence: u64,
+) -> Result<Option<Draft>, OutboxError> {
+    let mut events = tx.open_table(EVENTS)?;
     for &lane in Lane::waiting(kind) {
-        if sequence > lane.pointer(&numbers)?
+        if sequence > lane.pointer(delivered)
             && let Some(record) = events.remove((lane as u8, sequence))?
         {
             return Ok(Some(record::decode(kind, sequence, record.value())?));
@@ -372,17 +442,22 @@ impl Lane {
         }
     }
 
-    const fn pointer_name(self) -> &'static str {
+    /// Of its pointer.
+    const fn index(self) -> usize {
         match self {
-            Self::Results => "delivered.results",
-            Self::Errors => "delivered.errors",
-            Self::Refusals | Self::DeliveredRefusals => "delivered.refusals",
+            Self::Results => 0,
+            Self::Errors => 1,
+            Self::Refusals | Self::DeliveredRefusals => 2,
         }
     }
 
-    /// The highest number of the lane that was delivered; of refusals that wait, 0.
-    pub(super) fn pointer(self, numbers: &impl ReadableTable<&'static str, u64>) -> Result<u64, OutboxError> {
-        if self == Self::Refusals { Ok(0) } else { number(numbers, self.pointer_name()) }
+    /// The highest number of the lane that was delivered; of refusals that wait, 0. Of those that do not it says only how
+    /// far they have come, for their age.
+    pub(super) const fn pointer(self, delivered: &Delivered) -> u64 {
+        match self {
+            Self::Refusals => 0,
+            _ => delivered.pointers[self.index()],
+        }
     }
 
     /// The lane's rows from a number on.

@@ -62,6 +62,8 @@ pub enum Reason {
     FolderMissing,
     /// The file system of the state directory is nearly full (R41).
     DiskLow,
+    /// It is full: no film is taken until there is room again (R41).
+    DiskFull,
     /// No model serves.
     ModelUnavailable,
     /// The broker takes results but nobody is subscribed (R19).

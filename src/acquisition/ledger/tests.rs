@@ -39,23 +39,23 @@ fn attempts_survive_a_crash() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("state.redb");
     let film = FilmId::of(b"film");
-    for attempt in 1..=3 {
-        // Each round is a process that dies before it finishes the film.
+    for boot in 1..=3 {
+        // Each round is a process that dies after it has counted how the one before ended.
         let database = Database::create(&path).expect("writable");
         let ledger = Ledger::open(Arc::new(database)).expect("a store");
-        assert_eq!(ledger.begin_attempt(film, now()).expect("writable"), attempt);
+        assert!(ledger.count_attempt(film, boot, now()).expect("writable"));
+        assert!(!ledger.count_attempt(film, boot, now()).expect("writable"), "twice");
     }
     let ledger = Ledger::open(Arc::new(Database::create(&path).expect("writable"))).expect("a store");
     let expected = FilmRecord { state: FilmState::Attempting, attempts: 3, last_seen: now() };
     assert_eq!(record(&ledger, film), Some(expected));
-    assert_eq!(ledger.withdraw_attempt(film, now()).expect("writable"), 2);
 }
 
 #[test]
 fn a_film_ends_with_the_callers_transaction_or_not_at_all() {
     let ledger = ledger();
     let source = source("a.png", b"film");
-    ledger.begin_attempt(source.film, now()).expect("writable");
+    assert!(ledger.count_attempt(source.film, 1, now()).expect("writable"));
     let tx = ledger.database.begin_write().expect("writable");
     ledger.finish(&tx, &source, Outcome::Done { sequence: 9 }, now()).expect("writable");
     tx.abort().expect("abortable");
@@ -67,6 +67,7 @@ fn a_film_ends_with_the_callers_transaction_or_not_at_all() {
     {
         finish(&ledger, &source, outcome, now());
         let expected = FilmRecord { state: FilmState::Ended(outcome), attempts: 1, last_seen: now() };
+        assert!(!ledger.count_attempt(source.film, 2, now()).expect("readable"), "it has ended");
         assert_eq!(record(&ledger, source.film), Some(expected));
         assert!(known(&ledger, &source));
     }
@@ -78,7 +79,7 @@ fn a_file_is_known_only_unchanged_and_with_an_ended_film() {
     let (first, second) = (source("a.png", b"film"), source("b.png", b"film"));
     ledger.know(std::slice::from_ref(&first)).expect("writable");
     assert!(!known(&ledger, &first), "its film was never seen");
-    ledger.begin_attempt(first.film, now()).expect("writable");
+    assert!(ledger.count_attempt(first.film, 1, now()).expect("writable"));
     assert!(!known(&ledger, &first), "its film has not ended");
     finish(&ledger, &first, Outcome::Done { sequence: 1 }, now());
     assert!(known(&ledger, &first));

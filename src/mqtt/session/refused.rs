@@ -30,6 +30,8 @@ impl Work {
             error!("event {sequence} goes to the quarantine: {reason}");
             let refusal = reason.clone();
             self.write(move |outbox| outbox.refuse(EventKind::Result, sequence, &refusal, SystemTime::now())).await?;
+            // The refusal goes before the errors above it.
+            self.heads = [None, None];
             return self.look();
         }
         let before = self.reasons();

@@ -105,6 +105,17 @@ fn only_the_head_can_be_acknowledged() {
 }
 
 #[test]
+fn an_append_that_was_not_committed_saved_no_acknowledgement() {
+    let (home, store, outbox) = new();
+    deliver(&store, &outbox, 1);
+    outbox.append(&store.database().begin_write().expect("open"), &draft(Landmarks, 2)).expect("and then aborted");
+    outbox.save().expect("written");
+    drop((store, outbox));
+    let (_store, outbox) = opened(home.path());
+    assert!(outbox.is_empty().expect("readable"), "a clean stop saves");
+}
+
+#[test]
 fn a_clock_that_is_not_set_or_went_back_removes_nothing_by_age() {
     let (_home, store, outbox) = new();
     deliver(&store, &outbox, 1);
