@@ -203,13 +203,17 @@ impl Running {
     }
 }
 
+/// The next document on a topic; other topics do not keep a test waiting for ever.
 pub(crate) async fn next_on(subscriber: &mut Subscriber, topic: &str) -> Value {
-    loop {
-        let (found, payload) = subscriber.next().await;
-        if found == topic {
-            return payload;
+    let listening = async {
+        loop {
+            let (found, payload) = subscriber.next().await;
+            if found == topic {
+                return payload;
+            }
         }
-    }
+    };
+    timeout(PATIENCE, listening).await.unwrap_or_else(|_| panic!("nothing came on {topic}"))
 }
 
 pub(crate) async fn status_with(subscriber: &mut Subscriber, is: impl Fn(&Value) -> bool) -> Value {
