@@ -291,7 +291,7 @@ async fn a_bundle_that_fails_at_a_start_is_given_up_at_once_and_the_last_one_is_
     // A run that ended well leaves no doubt, so it is in the daemon itself that this comes out.
     move_golden_landmark(&site.installed("1.1.0"));
     let mut daemon = site.home.start();
-    daemon.until_said("a landmark is 2.00 px from where it should be");
+    daemon.until_said("it failed at a start: the self-test failed: on the bundle's golden film a landmark is 2.00 px");
     assert_eq!(site.reads().await, "test-nfdp 1.0.0");
     site.says(&json!(["model_rolled_back"])).await;
     assert_eq!(daemon.stopped().code(), Some(0));

@@ -182,13 +182,21 @@ mod tests {
 
     #[test]
     fn little_room_is_told_and_none_is_a_fault() {
+        let settings = StateSettings {
+            directory: PathBuf::new(),
+            warn_free_bytes: 1 << 30,
+            stop_free_bytes: 128 << 20,
+            ballast_bytes: 0,
+            archive_age: Duration::ZERO,
+            archive_bytes: 0,
+        };
         for (free, verdict) in [
             ((1 << 30) - 1, Verdict::Warn),
             (1 << 30, Verdict::Ok),
             (128 << 20, Verdict::Warn),
             ((128 << 20) - 1, Verdict::Fail),
         ] {
-            assert_eq!(judged(free).verdict, verdict, "{free}");
+            assert_eq!(judged(free, &settings).verdict, verdict, "{free}");
         }
     }
 }
