@@ -35,7 +35,7 @@
 //! |---|---|---|
 //! | [`geometry`], [`landmark`], [`disposition`] | points, spacing, the frame; what was found; what an error asks for | nothing |
 //! | [`radiograph`] | bytes to gray values to the network's input | geometry |
-//! | [`model`] | a bundle: manifest, digests, golden film | geometry, measure |
+//! | [`model`] | a bundle: manifest, digests, golden film; the store of signed ones and which of them serves | geometry, measure, crash_point |
 //! | [`inference`] | the trait `Detector`; tract behind it, with convolutions of our own; the way back to source pixels | radiograph, model |
 //! | [`measure`] | clinical measures from landmarks: angles, ratios, distances | geometry, landmark |
 //! | [`report`] | the published documents, topics, ids, schemas | geometry, measure |
@@ -75,6 +75,7 @@
 //! | a rule of delivery | `mqtt/delivery.rs` |
 //! | a runtime for the network | a file in `inference/` that implements `Detector` |
 //! | a clinical measure | a file in `measure/`; a bundle's manifest says which it yields |
+//! | how a bundle is trusted, or given up | `model/signature.rs`, `model/runs.rs`; the daemon's side is `daemon/bundles.rs` |
 //! | the network itself | `network/`, then `train/export.rs`, then `tests/parity/` |
 
 pub mod acquisition;

@@ -64,6 +64,8 @@ fn every_way_to_end_has_its_exit_code() {
         (vec!["run", "--config", &wrong], 78),
         (vec!["run", "--config", &none], 78),
         (vec!["schema"], 0),
+        (vec!["model", "activate", "../x", "1.0.0", "--state", &none], 64),
+        (vec!["model", "list", "--config", &none], 78),
         (vec!["completions", "bash"], 0),
         (vec!["completions", "tcsh"], 64),
     ] {

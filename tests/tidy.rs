@@ -59,7 +59,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     allowed.insert("secret", &["disposition"]);
     allowed.insert("radiograph", &["disposition", "geometry"]);
     allowed.insert("measure", &["geometry", "landmark"]);
-    allowed.insert("model", &["disposition", "geometry", "measure"]);
+    allowed.insert("model", &["crash_point", "disposition", "geometry", "measure"]);
     allowed.insert("inference", &["disposition", "geometry", "landmark", "model", "radiograph"]);
     allowed.insert("report", &["disposition", "geometry", "measure"]);
     allowed.insert(

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, check_config, completions, demo, predict, run, schema};
+use super::{Failure, bench, check_config, completions, demo, model, predict, run, schema};
 
 /// Watches an X-ray acquisition folder, localizes anatomical landmarks on every new film and publishes them over MQTT.
 ///
@@ -30,6 +30,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure each step of a film's way
     Bench(bench::Arguments),
+    /// Install, choose and check model bundles
+    Model(model::Arguments),
     /// Print the JSON Schemas of the published documents
     Schema,
     /// Print a completion script for a shell
@@ -48,6 +50,7 @@ impl Arguments {
             Command::CheckConfig(arguments) => check_config::check_config(arguments),
             Command::Demo(arguments) => demo::demo(arguments),
             Command::Bench(arguments) => bench::bench(arguments),
+            Command::Model(arguments) => model::model(arguments),
             Command::Schema => schema::schema(),
             Command::Completions(arguments) => completions::completions(arguments),
         }

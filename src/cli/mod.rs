@@ -12,6 +12,8 @@ mod exit;
 mod film_files;
 mod film_variant;
 pub mod logging;
+pub mod model;
+mod model_text;
 pub mod panics;
 pub mod predict;
 pub mod run;

@@ -149,7 +149,7 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             pixel_spacing: None,
         },
         state: StateSettings { directory: root.join("state") },
-        model: ModelSettings { directory: model },
+        model: ModelSettings { directory: Some(model.clone()), packaged: model },
         mqtt: MqttSettings {
             host: "127.0.0.1".to_owned(),
             port,

@@ -78,7 +78,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "model.directory",
         Allowed::AbsolutePath,
-        "leave it out for models/ceph19-nfdp here, beside the program or below /usr/share/landmarkd",
+        "leave it out to serve with what `landmarkd model activate` chose, or else with models/ceph19-nfdp here, beside \
+         the program or below /usr/share/landmarkd",
     ),
     key("mqtt.host", Allowed::Text("a host name or address, without scheme or port", is_host), "the port is mqtt.port"),
     key("mqtt.port", Allowed::Whole(1, 65_535, "(TCP port)"), "leave it out for 8883 with TLS and 1883 without"),

@@ -109,8 +109,10 @@ pub struct StateSettings {
 /// Which bundle serves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSettings {
-    /// The bundle's directory.
-    pub directory: PathBuf,
+    /// A fixed bundle, whatever is installed; absent: the active one of the store below the state directory.
+    pub directory: Option<PathBuf>,
+    /// The bundle that serves where neither is.
+    pub packaged: PathBuf,
 }
 
 /// The broker and how to reach it.

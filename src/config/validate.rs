@@ -116,8 +116,7 @@ impl Check<'_> {
 
     fn model(&self, section: &ModelSection) -> ModelSettings {
         let ModelSection { directory } = section;
-        let directory = directory.clone().unwrap_or_else(|| self.surroundings.default_model.clone());
-        ModelSettings { directory }
+        ModelSettings { directory: directory.clone(), packaged: self.surroundings.default_model.clone() }
     }
 
     fn mqtt(&mut self, section: &MqttSection, site: &SiteSettings) -> MqttSettings {
@@ -287,7 +286,7 @@ mod tests {
         let settings = settings(&format!("{SITE}{FOLDER}")).expect("nothing else is required");
         assert_eq!(settings.mqtt.client_id, "landmarkd-clinic-ceph");
         assert_eq!((settings.mqtt.host.as_str(), settings.mqtt.port), ("localhost", 1883));
-        assert_eq!(settings.model.directory, Path::new("/m/ceph"));
+        assert_eq!((settings.model.directory, settings.model.packaged.as_path()), (None, Path::new("/m/ceph")));
         assert_eq!(settings.acquisition.rescan, Duration::from_secs(30));
         assert_eq!(settings.acquisition.max_file_bytes, 268_435_456);
         assert_eq!(settings.acquisition.max_pixels, 100_000_000);

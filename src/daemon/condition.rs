@@ -24,15 +24,18 @@ impl ConditionBoard {
         self.sender.subscribe()
     }
 
-    /// From now on this model serves, under a configuration that is right, in safe mode or not.
-    pub(super) fn serves(&self, model: ModelInfo, is_safe: bool) {
+    /// From now on this model serves, under a configuration that is right: in safe mode or not, and in the place of one
+    /// that was taken out of service or not.
+    pub(super) fn serves(&self, model: ModelInfo, is_safe: bool, is_rolled_back: bool) {
         self.sender.send_if_modified(|condition| {
             let before = condition.clone();
             condition.reasons.remove(&Reason::ConfigRejected);
-            if is_safe {
-                condition.reasons.insert(Reason::SafeMode);
-            } else {
-                condition.reasons.remove(&Reason::SafeMode);
+            for (reason, holds) in [(Reason::SafeMode, is_safe), (Reason::ModelRolledBack, is_rolled_back)] {
+                if holds {
+                    condition.reasons.insert(reason);
+                } else {
+                    condition.reasons.remove(&reason);
+                }
             }
             condition.model = Some(model);
             *condition != before
@@ -99,9 +102,10 @@ mod tests {
         let watching = board.subscribe();
         board.config_rejected();
         assert!(watching.borrow().reasons.contains(&Reason::ConfigRejected));
-        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, true);
-        assert_eq!(watching.borrow().reasons.iter().collect::<Vec<_>>(), [&Reason::SafeMode]);
-        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, false);
+        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, true, true);
+        let reasons: Vec<_> = watching.borrow().reasons.iter().copied().collect();
+        assert_eq!(reasons, [Reason::SafeMode, Reason::ModelRolledBack]);
+        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, false, false);
         assert!(watching.borrow().reasons.is_empty());
         assert_eq!(watching.borrow().model.as_ref().map(|model| model.version.as_str()), Some("2.0.0"));
     }

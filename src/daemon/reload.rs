@@ -5,8 +5,8 @@ use tracing::warn;
 use super::start::{PANICKED, Serving, State, prepare, ready};
 use crate::config::Settings;
 
-/// Readies what serves under the new settings while the old ones still do: bundle, topics, the broker's files, the
-/// self-test. Where there is no error the old parties can be stopped and new ones started.
+/// Readies what serves under the new settings while the old ones still do: topics, the broker's files, the bundle and
+/// its self-test; nothing that may fail comes after a bundle is chosen but the bundle itself. Where there is no error the old parties can be stopped and new ones started.
 ///
 /// # Errors
 /// In words, why the old settings stay.
@@ -25,7 +25,7 @@ pub(super) async fn renew(
     let settings = new.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(&settings)).await.map_err(|_| PANICKED)?;
     let prepared = prepared.map_err(|error| format!("{error:#}"))?;
-    let serving = ready(new, prepared, &state.store).await.map_err(|error| error.to_string())?;
+    let serving = ready(new, prepared, state).await.map_err(|error| error.to_string())?;
     Ok(Box::new(serving))
 }
 

@@ -15,7 +15,7 @@ use super::condition::ConditionBoard;
 use super::reload::{is_same_device, renew};
 use super::start::{PANICKED, Reloads, Serving, State};
 use super::visible::Visible;
-use super::worker::Worker;
+use super::worker::{Worker, WorkerError};
 use super::{service_manager, watchdog};
 use crate::acquisition::{self, FolderState};
 use crate::health::Stage;
@@ -49,9 +49,9 @@ pub(super) async fn supervise(
     reloads: &mut Reloads,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let Serving { settings, topics, analyst, mut safe_until } = serving;
-    let State { store, outbox, ledger, quarantine, withdrawn, waiting: _ } = state;
-    condition.serves(analyst.model().clone(), safe_until.is_some());
+    let Serving { settings, topics, analyst, rolled_back, mut safe_until } = serving;
+    let State { store, outbox, ledger, quarantine, withdrawn, bundles: _, waiting: _ } = state;
+    condition.serves(analyst.model().clone(), safe_until.is_some(), rolled_back.is_some());
     let mut pulses = vec![(Stage::Store, store.pulse().clone())];
     let mut pulse = |stage, name| {
         let pulse = Pulse::new(name);
@@ -215,7 +215,7 @@ async fn on_own_thread(worker: Worker, films: mpsc::Receiver<acquisition::Acquir
         .context("no thread for the worker")?;
     match ended.await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(anyhow!("the thread panicked")),
+        Err(_) => Err(WorkerError::Panicked.into()),
     }
 }
 

@@ -314,6 +314,7 @@ const fn trouble(reason: Reason) -> Trouble {
         Reason::Rejected => Trouble::Rejected,
         Reason::ConfigRejected => Trouble::ConfigRejected,
         Reason::SafeMode => Trouble::SafeMode,
+        Reason::ModelRolledBack => Trouble::ModelRolledBack,
     }
 }
 

@@ -60,11 +60,18 @@ pub(super) enum WorkerError {
     Store(#[source] Box<redb::Error>),
     #[error("the model fails: {0}")]
     Model(String),
+    #[error("the thread panicked")]
+    Panicked,
 }
 
 impl WorkerError {
     fn store(error: impl Into<redb::Error>) -> Self {
         Self::Store(Box::new(error.into()))
+    }
+
+    /// Whether the bundle is the first suspect.
+    pub(super) const fn is_the_models(&self) -> bool {
+        matches!(self, Self::Model(_) | Self::Panicked)
     }
 
     /// What refused: the cause of a log line, however many films meet it (R15).
@@ -78,7 +85,7 @@ impl WorkerError {
             Self::Outbox(error) => error.disposition(),
             Self::Quarantine(error) => error.disposition(),
             Self::Store(error) if matches!(**error, redb::Error::Io(_)) => Disposition::Retry,
-            Self::Store(_) | Self::Report(_) | Self::Model(_) => Disposition::Fatal,
+            Self::Store(_) | Self::Report(_) | Self::Model(_) | Self::Panicked => Disposition::Fatal,
         }
     }
 }

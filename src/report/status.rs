@@ -72,6 +72,8 @@ pub enum Reason {
     ConfigRejected,
     /// The daemon ended again and again: films it ended on are quarantined at once (R36).
     SafeMode,
+    /// An installed model was taken out of service and the one before it serves, until somebody chooses (R43).
+    ModelRolledBack,
 }
 
 /// What is known of the watched folder.
