@@ -163,7 +163,7 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             max_packet_bytes: 128 << 10,
         },
         result: ResultSettings { require_subscriber: false, fresh: Duration::from_secs(300), token_key_file: None },
-        daemon: DaemonSettings { drain: Duration::from_secs(5), budget: PATIENCE },
+        daemon: DaemonSettings { drain: Duration::from_secs(5), budget: PATIENCE, canary: None },
         health: HealthSettings { listen: None, host_name: None, overlays: 0, overlays_bytes: 0 },
         log: LogSettings { filter: "warn".to_owned(), format: LogFormat::Text },
     }

@@ -155,6 +155,8 @@ pub struct DaemonSection {
     pub drain_s: u64,
     /// How long one piece of work may take (R35).
     pub budget_s: u64,
+    /// Between two tries of the golden film; 0: none.
+    pub canary_s: u64,
 }
 
 /// `[health]`

@@ -118,6 +118,11 @@ pub(super) const KEYS: &[Key] = &[
         "60 suits every film; a stage that hangs for longer is restarted by the watchdog of the unit",
     ),
     key(
+        "daemon.canary_s",
+        Allowed::Whole(0, 604_800, "seconds"),
+        "3600 has the network tried on its golden film every hour that no film comes; 0 switches that off",
+    ),
+    key(
         "health.listen",
         Allowed::Text("an IP address and a port such as \"127.0.0.1:9464\", or empty", is_listen),
         "empty switches the status page, the metrics and the health checks off",

@@ -176,6 +176,8 @@ pub struct DaemonSettings {
     pub drain: Duration,
     /// How long one piece of work, a film or an answer of the disk, may take before the watchdog gives up (R35).
     pub budget: Duration,
+    /// How often the golden film is tried on the live path while it is idle; absent: never.
+    pub canary: Option<Duration>,
 }
 
 /// What is shown over HTTP (R45).

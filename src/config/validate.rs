@@ -243,8 +243,12 @@ impl Check<'_> {
 }
 
 fn daemon_settings(section: &DaemonSection) -> DaemonSettings {
-    let DaemonSection { drain_s, budget_s } = section;
-    DaemonSettings { drain: Duration::from_secs(*drain_s), budget: Duration::from_secs(*budget_s) }
+    let DaemonSection { drain_s, budget_s, canary_s } = section;
+    DaemonSettings {
+        drain: Duration::from_secs(*drain_s),
+        budget: Duration::from_secs(*budget_s),
+        canary: (*canary_s > 0).then(|| Duration::from_secs(*canary_s)),
+    }
 }
 
 fn log_settings(section: &LogSection) -> LogSettings {

@@ -30,6 +30,8 @@ impl ConditionBoard {
         self.sender.send_if_modified(|condition| {
             let before = condition.clone();
             condition.reasons.remove(&Reason::ConfigRejected);
+            // Its network was loaded anew and has passed its self-test.
+            condition.reasons.remove(&Reason::CanaryFailed);
             for (reason, holds) in [(Reason::SafeMode, is_safe), (Reason::ModelRolledBack, is_rolled_back)] {
                 if holds {
                     condition.reasons.insert(reason);
@@ -45,6 +47,17 @@ impl ConditionBoard {
     /// A new configuration is wrong: the old one stays in force (R37).
     pub(super) fn config_rejected(&self) {
         self.sender.send_if_modified(|condition| condition.reasons.insert(Reason::ConfigRejected));
+    }
+
+    /// The golden film was tried on the live path, and failed or not.
+    pub(super) fn canary(&self, failed: bool) {
+        self.sender.send_if_modified(|condition| {
+            if failed {
+                condition.reasons.insert(Reason::CanaryFailed)
+            } else {
+                condition.reasons.remove(&Reason::CanaryFailed)
+            }
+        });
     }
 
     pub(super) fn film_finished(&self, now: SystemTime) {

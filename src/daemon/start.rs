@@ -17,7 +17,7 @@ use super::supervise::{Ended, supervise};
 use super::visible::{self, Visible, Waiting};
 use super::worker::WorkerError;
 use crate::acquisition::{Ledger, Quarantine, Withdrawn};
-use crate::analysis::{Analyst, AnalystOptions};
+use crate::analysis::{Analyst, AnalystOptions, Golden};
 use crate::config::Settings;
 use crate::health;
 use crate::inference::SELF_TEST_TOLERANCE_PX;
@@ -111,6 +111,8 @@ pub(super) struct Serving {
     pub(super) settings: Settings,
     pub(super) topics: Topics,
     pub(super) analyst: Analyst,
+    /// To try the analyst with while it serves.
+    pub(super) golden: Golden,
     /// The installed bundle that was taken out of service for this one.
     pub(super) rolled_back: Option<RolledBack>,
     /// Safe mode holds until then.
@@ -150,7 +152,8 @@ pub(super) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
     Ok(Prepared { topics })
 }
 
-fn open(settings: &Settings) -> anyhow::Result<State> {
+/// Blocking: it reads and writes the state.
+pub(super) fn open(settings: &Settings) -> anyhow::Result<State> {
     let directory = &settings.state.directory;
     let store = Store::open(directory, settings.result.token_key_file.as_deref())?;
     let outbox = Arc::new(Outbox::open(&store)?);
@@ -181,11 +184,11 @@ pub(super) async fn ready(settings: Settings, prepared: Prepared, state: &State)
     loop {
         let Chosen { bundle, installed, rolled_back } = chosen;
         let error = match load(bundle, &settings, &state.store).await {
-            Ok(analyst) => {
+            Ok((analyst, golden)) => {
                 if installed.is_none() {
                     state.note(End::Clean).await;
                 }
-                return Ok(Serving { settings, topics, analyst, rolled_back, safe_until: None });
+                return Ok(Serving { settings, topics, analyst, golden, rolled_back, safe_until: None });
             }
             Err(error) => error,
         };
@@ -209,7 +212,7 @@ async fn choose(settings: &Settings, state: &State) -> Result<Chosen, DaemonErro
     chosen.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?
 }
 
-async fn load(bundle: Bundle, settings: &Settings, store: &Store) -> Result<Analyst, DaemonError> {
+async fn load(bundle: Bundle, settings: &Settings, store: &Store) -> Result<(Analyst, Golden), DaemonError> {
     let options = AnalystOptions {
         max_pixels: settings.acquisition.max_pixels,
         pixel_spacing: settings.acquisition.pixel_spacing,
@@ -230,9 +233,10 @@ async fn load(bundle: Bundle, settings: &Settings, store: &Store) -> Result<Anal
         }
         let model = analyst.model();
         info!("{} {} on {}: self-test within {off_px:.3} px", model.name, model.version, model.backend);
+        let golden = Golden::of(&bundle);
         drop(bundle);
         return_freed_memory();
-        Ok(analyst)
+        Ok((analyst, golden))
     });
     tried.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Unfit)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use super::canary::Canary;
 use super::condition::ConditionBoard;
 use super::reload::{is_same_device, renew};
 use super::start::{PANICKED, Reloads, Serving, State};
@@ -49,7 +51,7 @@ pub(super) async fn supervise(
     reloads: &mut Reloads,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let Serving { settings, topics, analyst, rolled_back, mut safe_until } = serving;
+    let Serving { settings, topics, analyst, golden, rolled_back, mut safe_until } = serving;
     let State { store, outbox, ledger, quarantine, withdrawn, bundles: _, waiting: _ } = state;
     condition.serves(analyst.model().clone(), safe_until.is_some(), rolled_back.is_some());
     let mut pulses = vec![(Stage::Store, store.pulse().clone())];
@@ -84,6 +86,7 @@ pub(super) async fn supervise(
     let (no_more_films, no_more_events) = (CancellationToken::new(), CancellationToken::new());
     let worker = Worker {
         analyst,
+        canary: Canary::new(golden, settings.daemon.canary, Instant::now()),
         database: Arc::clone(store.database()),
         ledger: ledger.clone(),
         outbox: Arc::clone(outbox),
@@ -206,11 +209,12 @@ async fn calm(safe_until: Option<Instant>) {
 /// The worker on a thread of its own, as a future that ends with it.
 async fn on_own_thread(worker: Worker, films: mpsc::Receiver<acquisition::Acquired>) -> anyhow::Result<()> {
     let (done, ended) = oneshot::channel();
+    let runtime = Handle::current();
     std::thread::Builder::new()
         .name("landmarks".into())
         .spawn(move || {
             // The supervisor may have given up waiting; there is nobody else to tell.
-            let _ = done.send(worker.run(films));
+            let _ = done.send(worker.run(films, &runtime));
         })
         .context("no thread for the worker")?;
     match ended.await {
@@ -282,3 +286,6 @@ fn in_words(state: FolderState, path: &str) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

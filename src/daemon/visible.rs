@@ -145,6 +145,14 @@ impl Visible {
         self.ended(film(sequence, end, acquired));
     }
 
+    /// The golden film was tried: how far its worst landmark was off, where it had any.
+    pub(super) fn canary(&self, off_px: Option<f64>) {
+        match off_px {
+            Some(off_px) => self.metrics.canary_px.set(off_px),
+            None => self.metrics.canary_px.forget(),
+        }
+    }
+
     /// The disk refused a film, which waits.
     pub(super) fn store_failed(&self) {
         self.metrics.faults[FaultCause::Store].add();
@@ -315,6 +323,7 @@ const fn trouble(reason: Reason) -> Trouble {
         Reason::ConfigRejected => Trouble::ConfigRejected,
         Reason::SafeMode => Trouble::SafeMode,
         Reason::ModelRolledBack => Trouble::ModelRolledBack,
+        Reason::CanaryFailed => Trouble::CanaryFailed,
     }
 }
 

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use redb::Database;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::canary::{Canary, Verdict};
 use super::condition::ConditionBoard;
 use super::visible::Visible;
 use crate::acquisition::{
@@ -30,6 +33,7 @@ const REST_AFTER_FAULT: Duration = Duration::from_secs(1);
 /// Everything a film needs on its way; one thread owns it.
 pub(super) struct Worker {
     pub(super) analyst: Analyst,
+    pub(super) canary: Canary,
     pub(super) database: Arc<Database>,
     pub(super) ledger: Ledger,
     pub(super) outbox: Arc<Outbox>,
@@ -60,6 +64,8 @@ pub(super) enum WorkerError {
     Store(#[source] Box<redb::Error>),
     #[error("the model fails: {0}")]
     Model(String),
+    #[error("the golden film was off twice in a row, so results may be wrong: {0}")]
+    Canary(String),
     #[error("the thread panicked")]
     Panicked,
 }
@@ -71,7 +77,7 @@ impl WorkerError {
 
     /// Whether the bundle is the first suspect.
     pub(super) const fn is_the_models(&self) -> bool {
-        matches!(self, Self::Model(_) | Self::Panicked)
+        matches!(self, Self::Model(_) | Self::Canary(_) | Self::Panicked)
     }
 
     /// What refused: the cause of a log line, however many films meet it (R15).
@@ -85,7 +91,7 @@ impl WorkerError {
             Self::Outbox(error) => error.disposition(),
             Self::Quarantine(error) => error.disposition(),
             Self::Store(error) if matches!(**error, redb::Error::Io(_)) => Disposition::Retry,
-            Self::Store(_) | Self::Report(_) | Self::Model(_) | Self::Panicked => Disposition::Fatal,
+            Self::Store(_) | Self::Report(_) | Self::Model(_) | Self::Canary(_) | Self::Panicked => Disposition::Fatal,
         }
     }
 }
@@ -93,13 +99,27 @@ impl WorkerError {
 impl Worker {
     /// Takes films until the folder has no more to give or a stop is asked for.
     ///
-    /// A film that is dropped unfinished is handed out again by the folder, now or after the next start.
-    pub(super) fn run(mut self, mut films: mpsc::Receiver<Acquired>) -> Result<(), WorkerError> {
+    /// A film that is dropped unfinished is handed out again by the folder, now or after the next start. While none
+    /// comes, the golden film is tried when it is due; `runtime` keeps the time.
+    pub(super) fn run(mut self, mut films: mpsc::Receiver<Acquired>, runtime: &Handle) -> Result<(), WorkerError> {
         let mut faults = FaultLog::new(FAULT_LOG_INTERVAL);
-        while let Some(acquired) = films.blocking_recv() {
+        loop {
+            let next = match self.canary.due() {
+                // A film that is there comes first, however long the golden one is due.
+                Some(due) => runtime.block_on(async { timeout_at(due, films.recv()).await }),
+                None => Ok(films.blocking_recv()),
+            };
             if self.shutdown.is_cancelled() {
                 return Ok(());
             }
+            let acquired = match next {
+                Ok(Some(acquired)) => acquired,
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    self.try_golden()?;
+                    continue;
+                }
+            };
             let busy = self.pulse.busy();
             crash_point::reach("film.received");
             let taken = match acquired {
@@ -119,6 +139,33 @@ impl Worker {
                 warn!("a film must wait, it stays in the folder and is tried again ({times} times so far): {cause}");
             }
             std::thread::sleep(REST_AFTER_FAULT);
+        }
+    }
+
+    /// Nothing of it leaves but what the status says.
+    fn try_golden(&mut self) -> Result<(), WorkerError> {
+        let busy = self.pulse.busy();
+        let tried = self.analyst.try_golden(&self.canary.golden);
+        drop(busy);
+        let verdict = self.canary.judge(tried, tokio::time::Instant::now());
+        let (off_px, fails) = match &verdict {
+            Verdict::Well { off_px } => (Some(*off_px), false),
+            Verdict::Failed { off_px, .. } | Verdict::GiveUp { off_px, .. } => (*off_px, true),
+        };
+        self.visible.canary(off_px);
+        self.condition.canary(fails);
+        match verdict {
+            Verdict::Well { off_px } => debug!("the golden film is within {off_px:.3} px"),
+            Verdict::Failed { why, .. } => {
+                error!(
+                    "the golden film is not read as it should be, so results may be wrong: {why}; if it happens again \
+                     the daemon ends, and its next start loads the network anew"
+                );
+            }
+            Verdict::GiveUp { why, .. } => {
+                error!("the golden film is not read as it should be again: {why}; the daemon ends to be started anew");
+                return Err(WorkerError::Canary(why));
+            }
         }
         Ok(())
     }

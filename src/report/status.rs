@@ -74,6 +74,8 @@ pub enum Reason {
     SafeMode,
     /// An installed model was taken out of service and the one before it serves, until somebody chooses (R43).
     ModelRolledBack,
+    /// The network did not place the golden film's landmarks where they are: results may be wrong.
+    CanaryFailed,
 }
 
 /// What is known of the watched folder.
