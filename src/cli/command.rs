@@ -32,8 +32,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Install, choose and check model bundles
     Model(model::Arguments),
-    /// Print the JSON Schemas of the published documents
-    Schema,
+    /// Print the JSON Schemas of the published documents, or the whole contract as AsyncAPI
+    Schema(schema::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -51,7 +51,7 @@ impl Arguments {
             Command::Demo(arguments) => demo::demo(arguments),
             Command::Bench(arguments) => bench::bench(arguments),
             Command::Model(arguments) => model::model(arguments),
-            Command::Schema => schema::schema(),
+            Command::Schema(arguments) => schema::schema(arguments),
             Command::Completions(arguments) => completions::completions(arguments),
         }
     }

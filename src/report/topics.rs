@@ -47,6 +47,19 @@ impl TopicError {
     }
 }
 
+impl Channel {
+    /// What the topic ends with.
+    pub(super) const fn last_level(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Info => "info",
+            Self::Result => "result",
+            Self::Error => "error",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 impl Topics {
     /// The topics of `device` at `site`.
     ///
@@ -59,14 +72,7 @@ impl Topics {
     /// The full topic name.
     #[must_use]
     pub fn name(&self, channel: Channel) -> String {
-        let last = match channel {
-            Channel::Status => "status",
-            Channel::Info => "info",
-            Channel::Result => "result",
-            Channel::Error => "error",
-            Channel::Metrics => "metrics",
-        };
-        format!("xr/v1/{}/{}/{last}", self.site, self.device)
+        format!("xr/v1/{}/{}/{}", self.site, self.device, channel.last_level())
     }
 
     /// The CloudEvents `source` of the device: a URI reference (RFC 3986), so its levels are percent-encoded.
