@@ -30,6 +30,9 @@ const FILMS: TableDefinition<'_, [u8; 32], FilmRow> = TableDefinition::new("acqu
 /// By the path below the folder.
 const FILES: TableDefinition<'_, &[u8], FileRow> = TableDefinition::new("acquisition.files.1");
 
+/// The kind of file system of watched folders that were a share when they were last looked at, by the folder's path.
+const SHARES: TableDefinition<'_, &[u8], &str> = TableDefinition::new("acquisition.shares.1");
+
 /// A sighting is renewed when the last one on record is older.
 const SIGHTING_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -127,6 +130,7 @@ impl Ledger {
         let tx = database.begin_write()?;
         tx.open_table(FILMS)?;
         tx.open_table(FILES)?;
+        tx.open_table(SHARES)?;
         tx.commit()?;
         Ok(Self { database })
     }
@@ -253,6 +257,36 @@ impl Ledger {
         }
         tx.commit()?;
         Ok(aged.len())
+    }
+
+    /// The kind of share that the watched folder at `folder` was when it was last looked at, if it was one.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub(super) fn share(&self, folder: &Path) -> Result<Option<String>, LedgerError> {
+        let shares = self.database.begin_read()?.open_table(SHARES)?;
+        Ok(shares.get(folder.as_os_str().as_bytes())?.map(|kind| kind.value().to_owned()))
+    }
+
+    /// Remembers what kind of share the watched folder at `folder` is, or that it is none; written only where it is
+    /// news.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub(super) fn remember_share(&self, folder: &Path, kind: Option<&str>) -> Result<(), LedgerError> {
+        if self.share(folder)?.as_deref() == kind {
+            return Ok(());
+        }
+        let tx = self.database.begin_write()?;
+        {
+            let mut shares = tx.open_table(SHARES)?;
+            let folder = folder.as_os_str().as_bytes();
+            match kind {
+                Some(kind) => shares.insert(folder, kind)?,
+                None => shares.remove(folder)?,
+            };
+        }
+        Ok(tx.commit()?)
     }
 
     /// The ledger as it is now, for many questions.

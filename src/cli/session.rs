@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, Failure};
 use crate::config::{
     AcquisitionSettings, AfterPublish, DaemonSettings, HealthSettings, LogFormat, LogSettings, ModelSettings,
-    MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
+    MountRule, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
 };
 use crate::daemon;
 use crate::mqtt::loopback_broker::{LoopbackBroker, Subscriber};
@@ -136,6 +136,7 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
         site: SiteSettings { site: "demo".to_owned(), device: "here".to_owned() },
         acquisition: AcquisitionSettings {
             folder: root.join("films"),
+            mount: MountRule::Ignored,
             recursive: false,
             rescan: Duration::from_secs(30),
             settle: Some(settle),

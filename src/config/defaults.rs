@@ -1,8 +1,8 @@
 //! Every default of the configuration, in one place.
 
 use super::file::{
-    AcquisitionSection, After, DaemonSection, HealthSection, LogFormatName, LogSection, MqttSection, ResultSection,
-    StateSection,
+    AcquisitionSection, After, DaemonSection, HealthSection, LogFormatName, LogSection, MountRule, MqttSection,
+    ResultSection, StateSection,
 };
 
 /// Where the configuration is looked for when the command line does not say.
@@ -21,6 +21,7 @@ impl Default for AcquisitionSection {
     fn default() -> Self {
         Self {
             folder: None,
+            mount: MountRule::Remembered,
             recursive: true,
             rescan_s: 30,
             settle_ms: None,

@@ -47,6 +47,8 @@ pub struct SiteSection {
 pub struct AcquisitionSection {
     /// The watched folder; required.
     pub folder: Option<PathBuf>,
+    /// Whether something must be mounted on the folder (R16).
+    pub mount: MountRule,
     /// Sub-folders too.
     pub recursive: bool,
     /// Between two listings of the whole folder (R1).
@@ -71,6 +73,18 @@ pub struct AcquisitionSection {
     pub remember_days: u64,
     /// Scale on x and y of films whose file states none (R32).
     pub pixel_spacing_mm: Option<[f64; 2]>,
+}
+
+/// `acquisition.mount`: when an existing folder counts as missing because nothing is mounted on it (R16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountRule {
+    /// When it was a share at the last look and is an ordinary folder of this machine now.
+    Remembered,
+    /// When it lies on the same file system as the folder above it.
+    Required,
+    /// Never.
+    Ignored,
 }
 
 /// `acquisition.after`

@@ -50,6 +50,11 @@ pub(super) const KEYS: &[Key] = &[
     key("site.name", TOPIC_LEVEL, "it is the third level of every topic, xr/v1/<site>/<device>/.."),
     key("site.device", TOPIC_LEVEL, "it is the fourth level of every topic, xr/v1/<site>/<device>/.."),
     key("acquisition.folder", Allowed::AbsolutePath, "give the absolute path of the folder that receives the films"),
+    key(
+        "acquisition.mount",
+        Allowed::OneOf(&["remembered", "required", "ignored"]),
+        "remembered notices that a share is gone; required is for a disk that is mounted on the folder",
+    ),
     key("acquisition.recursive", Allowed::Flag, "false watches the folder itself only"),
     key("acquisition.rescan_s", Allowed::Whole(1, 3600, "seconds"), "30 suits most folders"),
     key(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::file::MountRule;
 use crate::geometry::PixelSpacing;
 
 /// Everything the daemon was told, checked.
@@ -64,6 +65,8 @@ pub struct SiteSettings {
 pub struct AcquisitionSettings {
     /// Absolute path of the watched folder; it may be missing at start (R16).
     pub folder: PathBuf,
+    /// When an existing folder counts as missing because nothing is mounted on it (R16).
+    pub mount: MountRule,
     /// Whether its sub-folders are watched too.
     pub recursive: bool,
     /// How often the whole folder is listed, whatever inotify says (R1).

@@ -87,6 +87,7 @@ impl Check<'_> {
         };
         AcquisitionSettings {
             folder,
+            mount: section.mount,
             recursive: section.recursive,
             rescan: Duration::from_secs(section.rescan_s),
             settle,

@@ -112,6 +112,7 @@ pub(super) async fn supervise(
             ledger.clone(),
             film_sender,
             folder_sender,
+            visible.folder_observer(),
             pulse(Stage::Folder, "the folder"),
             stop,
         );

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::acquisition::{FolderFault, FolderObserver};
 use crate::analysis::Analysis;
 use crate::config::{HealthSettings, SiteSettings};
 use crate::health::{
@@ -148,6 +149,12 @@ impl Visible {
     /// The disk refused a film, which waits.
     pub(super) fn store_failed(&self) {
         self.metrics.faults[FaultCause::Store].add();
+    }
+
+    /// Hears of the folder's faults.
+    pub(super) fn folder_observer(&self) -> FolderObserver {
+        let metrics = Arc::clone(&self.metrics);
+        FolderObserver::new(move |fault| metrics.faults[folder_fault(fault)].add())
     }
 
     fn ended(&self, film: FilmView) {
@@ -314,6 +321,19 @@ const fn trouble(reason: Reason) -> Trouble {
         Reason::Rejected => Trouble::Rejected,
         Reason::ConfigRejected => Trouble::ConfigRejected,
         Reason::SafeMode => Trouble::SafeMode,
+    }
+}
+
+const fn folder_fault(fault: FolderFault) -> FaultCause {
+    match fault {
+        FolderFault::Missing => FaultCause::FolderMissing,
+        FolderFault::Unresponsive => FaultCause::FolderUnresponsive,
+        FolderFault::Round => FaultCause::FolderRound,
+        FolderFault::Special => FaultCause::FolderSpecial,
+        FolderFault::Events => FaultCause::FolderEvents,
+        FolderFault::Unreadable => FaultCause::FilmUnreadable,
+        FolderFault::After => FaultCause::FilmAfter,
+        FolderFault::Ledger => FaultCause::Ledger,
     }
 }
 
