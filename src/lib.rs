@@ -51,6 +51,7 @@
 //! | [`cli`] | one file a subcommand | everything |
 //! | [`pulse`] | whether a stage still gets on with its work, for the watchdog | nothing |
 //! | [`crash_point`] | named places where a test kills or hangs the process | nothing |
+//! | `fuzzing` (feature `fuzzing`) | doors to the parsers for `tests/fuzz` | everything |
 //! | `train` (feature `train`) | data sets, augmentation, metrics, runs, export | geometry, radiograph, inference, model |
 //! | `network` (feature `torch`) | NFDP, its flow and its loss on LibTorch | geometry, train's plain vectors |
 //!
@@ -84,6 +85,9 @@ pub mod config;
 pub mod crash_point;
 pub mod daemon;
 pub mod disposition;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod geometry;
 pub mod health;
 pub mod inference;

@@ -80,7 +80,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         &["disposition", "geometry", "inference", "landmark", "measure", "model", "network", "radiograph", "train"];
     allowed.insert("train", trainer);
     allowed.insert("network", &["geometry", "train"]);
-    for root in ["lib", "main", "bin", "build"] {
+    for root in ["lib", "main", "bin", "build", "fuzzing"] {
         allowed.insert(root, &["*"]);
     }
     allowed

@@ -29,6 +29,8 @@ mod watch;
 mod withdrawn;
 
 pub use after::apply_after;
+#[cfg(feature = "fuzzing")]
+pub(crate) use completeness::is_dicom;
 pub use completeness::{Completeness, completeness};
 pub use fault::{FAULT_LOG_INTERVAL, FaultLog};
 pub use filesystem::{Filesystem, WatchMode};

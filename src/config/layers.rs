@@ -191,6 +191,31 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
 }
 
+/// What is taken can be printed, and the print means the same. Text behind a zero byte is a variable's.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (file, variable) = text.split_once('\0').unwrap_or((&text, ""));
+    let read = |text: &str, variable: &str| {
+        let mut layers = Layers::default();
+        layers.add_file(Path::new("/landmarkd.toml"), text);
+        let (name, value) = variable.split_once('=').unwrap_or(("", ""));
+        layers.add_variable(name, value);
+        layers.merge(Path::new("/landmarkd.toml"))
+    };
+    match read(file, variable) {
+        Ok(merged) => {
+            let again = read(&merged.to_toml(), "").expect("what is printed is a configuration");
+            assert_eq!(again.file, merged.file, "the print says something else");
+            let surroundings = super::load::Surroundings { credentials: "/c".into(), default_model: "/m".into() };
+            if let Err(errors) = super::validate(&merged, &surroundings) {
+                assert!(!errors.to_string().is_empty(), "an error says what is wrong");
+            }
+        }
+        Err(errors) => assert!(!errors.to_string().is_empty(), "an error says what is wrong"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -12,4 +12,6 @@ mod bundle;
 mod manifest;
 
 pub use bundle::{Bundle, BundleError, BundleParts};
+#[cfg(feature = "fuzzing")]
+pub(crate) use manifest::fuzz;
 pub use manifest::{Conformal, GoldenFilm, Manifest, Metrics, Network, Preprocessing, SuccessRate, Training};

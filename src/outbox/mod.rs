@@ -25,3 +25,5 @@ mod tests;
 mod writes;
 
 pub use queue::{Head, Outbox, OutboxError, QUARANTINE_LENGTH};
+#[cfg(feature = "fuzzing")]
+pub(crate) use record::fuzz;
