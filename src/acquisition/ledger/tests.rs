@@ -132,3 +132,25 @@ fn a_clock_before_1970_forgets_nothing() {
     assert_eq!(ledger.prune(UNIX_EPOCH + DAY, 30 * DAY).expect("writable"), 0);
     assert!(!record(&ledger, film.film).expect("on record").is_stale(UNIX_EPOCH - DAY));
 }
+
+#[test]
+fn a_crash_makes_only_the_last_few_files_unknown_and_what_is_known_is_not_written_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("state.redb");
+    let opened = || Ledger::open(Arc::new(Database::create(&path).expect("writable"))).expect("a store");
+    let ledger = opened();
+    let films: Vec<_> = (0..20).map(|n: u8| source(&format!("{n}.png"), &[n])).collect();
+    for film in &films {
+        finish(&ledger, film, Outcome::Done { sequence: 1 }, now());
+        assert!(known(&ledger, film));
+    }
+    let before = std::fs::read(&path).expect("there");
+    ledger.know(&films).expect("nothing to do");
+    assert!(std::fs::read(&path).expect("there") == before, "known files are written again");
+    drop(ledger);
+    let ledger = opened();
+    let unknown = films.iter().filter(|film| !known(&ledger, film)).count();
+    assert_eq!(unknown, 20 % UNSAVED_FILES);
+    ledger.know(&films).expect("writable");
+    assert!(films.iter().all(|film| known(&ledger, film)));
+}
