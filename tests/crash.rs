@@ -225,7 +225,8 @@ impl Scene {
                 (_, state) => panic!("{point}: {} is {state:?}", film.name),
             }
         }
-        let unfinished = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".unfinished-"));
+        let unfinished =
+            |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".unfinished-"));
         let quarantine = self.home.state().join("quarantine");
         let left = fs::read_dir(&quarantine).expect("it was made").filter_map(Result::ok);
         assert!(!left.into_iter().any(|entry| unfinished(&entry.path())), "{point}: an unfinished entry is left");

@@ -28,8 +28,8 @@ use mosquitto::Mosquitto;
 
 const LIMIT_BYTES: u64 = 64 * 1024;
 /// New tables and a young database cost more, once.
-const WARM_UP: u32 = 10;
-const MEASURED: u32 = 30;
+const WARM_UP: u32 = 8;
+const MEASURED: u32 = 16;
 /// Exposures of a busy day, and what is kept of them.
 const DAY: u32 = 200;
 const ARCHIVED: u32 = 30 * DAY;

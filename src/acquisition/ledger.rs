@@ -5,14 +5,17 @@
 //! 2. A film is finished in the transaction that stores its event, so neither is there without the other.
 //! 3. A file is known only while its film is finished: after a crash an unfinished film is met again by the scan.
 //! 4. A film still in the folder does not age out: its sightings are renewed, at most once a day and in one batch.
-//! 5. A film is forgotten, with its files, when it was last sighted longer ago than `remember`.
+//! 5. That a file is known is on the disk within [`UNSAVED_FILES`] films: it costs three pages of a full table, a fifth
+//!    of what an exposure may write (R42). A crash has the last few files read again, and their films found to be known.
+//! 6. A film is forgotten, with its files, when it was last sighted longer ago than `remember`.
 //!
 //! Ages are measured with the system's clock. Where that jumps ahead at start (no battery, no network yet), films in
 //! the folder are sighted before anything is forgotten; others may be forgotten early, and would be read again.
 
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::{
@@ -38,6 +41,9 @@ const FILES: TableDefinition<'_, &[u8], FileRow> = TableDefinition::new("acquisi
 const SHARES: TableDefinition<'_, &[u8], &str> = TableDefinition::new("acquisition.shares.1");
 /// The last start whose last attempt is counted.
 const COUNTED: TableDefinition<'_, (), u64> = TableDefinition::new("acquisition.counted");
+
+/// How many known files a crash may make unknown.
+const UNSAVED_FILES: usize = 8;
 
 /// A sighting is renewed when the last one on record is older.
 const SIGHTING_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -125,7 +131,11 @@ impl FilmRecord {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     database: Arc<Database>,
+    unsaved: UnsavedFiles,
 }
+
+/// Rows for [`FILES`] by their path, to be read before it.
+type UnsavedFiles = Arc<Mutex<BTreeMap<PathBuf, FileRow>>>;
 
 impl Ledger {
     /// The ledger in `database`, made where there is none.
@@ -139,7 +149,7 @@ impl Ledger {
         tx.open_table(SHARES)?;
         tx.open_table(COUNTED)?;
         crash_point::step("ledger.open", || tx.commit())?;
-        Ok(Self { database })
+        Ok(Self { database, unsaved: UnsavedFiles::default() })
     }
 
     /// Counts the attempt in which the start `boot` of the daemon ended (R10), once; whether it did. A film that has
@@ -179,20 +189,40 @@ impl Ledger {
         let attempts = films.get(source.film.0)?.map_or(0, |record| record.value().1);
         let (state, sequence) = outcome.encode();
         films.insert(source.film.0, (state, attempts, Some(sequence), seconds(now)))?;
-        insert_file(&mut tx.open_table(FILES)?, source)
+        self.files_are_known(tx, std::slice::from_ref(source))
     }
 
-    /// Marks files as known that hold films which have ended already.
+    /// Marks files as known that hold films which have ended already; nothing is written for those that are.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub fn know(&self, files: &[FilmSource]) -> Result<(), LedgerError> {
-        let tx = self.database.begin_write()?;
-        {
-            let mut table = tx.open_table(FILES)?;
-            files.iter().try_for_each(|source| insert_file(&mut table, source))?;
+        let snapshot = self.snapshot()?;
+        let mut unknown = Vec::new();
+        for source in files {
+            if snapshot.row(&source.path)? != row(source) {
+                unknown.push(source.clone());
+            }
         }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let tx = self.database.begin_write()?;
+        self.files_are_known(&tx, &unknown)?;
         Ok(crash_point::step("ledger.known", || tx.commit())?)
+    }
+
+    /// In memory, and every few of them in the caller's transaction; should that fail, they are read again.
+    fn files_are_known(&self, tx: &WriteTransaction, files: &[FilmSource]) -> Result<(), LedgerError> {
+        let mut unsaved = lock(&self.unsaved);
+        unsaved.extend(files.iter().filter_map(|source| Some((source.path.clone(), row(source)?))));
+        if unsaved.len() >= UNSAVED_FILES {
+            let mut table = tx.open_table(FILES)?;
+            for (path, row) in std::mem::take(&mut *unsaved) {
+                table.insert(path.as_os_str().as_bytes(), row)?;
+            }
+        }
+        Ok(())
     }
 
     /// Renews the sightings of films, in one transaction.
@@ -249,6 +279,7 @@ impl Ledger {
             }
         }
         crash_point::step("ledger.pruned", || tx.commit())?;
+        lock(&self.unsaved).retain(|_, (.., film)| !aged.contains(film));
         Ok(aged.len())
     }
 
@@ -291,6 +322,7 @@ impl Ledger {
         let was_there = tx.open_table(FILMS)?.remove(film.0)?.is_some();
         tx.open_table(FILES)?.retain(|_, (.., of)| of != film.0)?;
         crash_point::step("ledger.forgotten", || tx.commit())?;
+        lock(&self.unsaved).retain(|_, (.., of)| *of != film.0);
         Ok(was_there)
     }
 
@@ -299,8 +331,10 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn snapshot(&self) -> Result<Snapshot, LedgerError> {
+        // First: what is saved meanwhile is then in both rather than in none.
+        let unsaved = lock(&self.unsaved).clone();
         let tx = self.database.begin_read()?;
-        Ok(Snapshot { films: tx.open_table(FILMS)?, files: tx.open_table(FILES)? })
+        Ok(Snapshot { films: tx.open_table(FILMS)?, files: tx.open_table(FILES)?, unsaved })
     }
 }
 
@@ -308,6 +342,7 @@ impl Ledger {
 pub struct Snapshot {
     films: ReadOnlyTable<[u8; 32], FilmRow>,
     files: ReadOnlyTable<&'static [u8], FileRow>,
+    unsaved: BTreeMap<PathBuf, FileRow>,
 }
 
 impl Snapshot {
@@ -360,14 +395,20 @@ impl Snapshot {
     /// # Errors
     /// [`LedgerError`].
     pub fn known(&self, path: &Path, file: &FileIdentity) -> Result<Option<(FilmSource, FilmRecord)>, LedgerError> {
-        let Some(record) = self.files.get(path.as_os_str().as_bytes())? else { return Ok(None) };
-        let (inode, size, mtime_ns, ctime_ns, film) = record.value();
+        let Some((inode, size, mtime_ns, ctime_ns, film)) = self.row(path)? else { return Ok(None) };
         if *file != (FileIdentity { inode, size, mtime_ns, ctime_ns }) {
             return Ok(None);
         }
         let film = FilmId(film);
         let ended = self.film(film)?.filter(|record| record.state != FilmState::Attempting);
         Ok(ended.map(|record| (FilmSource { film, path: PathBuf::from(path), file: *file }, record)))
+    }
+
+    fn row(&self, path: &Path) -> Result<Option<FileRow>, LedgerError> {
+        match self.unsaved.get(path) {
+            Some(row) => Ok(Some(*row)),
+            None => Ok(self.files.get(path.as_os_str().as_bytes())?.map(|row| row.value())),
+        }
     }
 }
 
@@ -394,14 +435,15 @@ impl Outcome {
     }
 }
 
-fn insert_file(files: &mut Table<'_, &'static [u8], FileRow>, source: &FilmSource) -> Result<(), LedgerError> {
-    // A file that could not be read stays unknown: once it can be, it is.
-    if source.is_unread() {
-        return Ok(());
-    }
+/// A file that could not be read stays unknown: once it can be, it is.
+fn row(source: &FilmSource) -> Option<FileRow> {
     let FileIdentity { inode, size, mtime_ns, ctime_ns } = source.file;
-    files.insert(source.path.as_os_str().as_bytes(), (inode, size, mtime_ns, ctime_ns, source.film.0))?;
-    Ok(())
+    (!source.is_unread()).then_some((inode, size, mtime_ns, ctime_ns, source.film.0))
+}
+
+/// Nothing panics while it holds the lock half-way through a change.
+fn lock(unsaved: &UnsavedFiles) -> MutexGuard<'_, BTreeMap<PathBuf, FileRow>> {
+    unsaved.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn seconds(time: SystemTime) -> u64 {

@@ -152,3 +152,25 @@ fn a_film_that_is_forgotten_is_new_and_its_neighbour_is_not() {
     assert_eq!(record(&ledger, refused.film), None);
     assert_eq!(without(&ledger), [(2, kept.film, Outcome::Quarantined { sequence: 2 })]);
 }
+
+#[test]
+fn a_crash_makes_only_the_last_few_files_unknown_and_what_is_known_is_not_written_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("state.redb");
+    let opened = || Ledger::open(Arc::new(Database::create(&path).expect("writable"))).expect("a store");
+    let ledger = opened();
+    let films: Vec<_> = (0..20).map(|n: u8| source(&format!("{n}.png"), &[n])).collect();
+    for film in &films {
+        finish(&ledger, film, Outcome::Done { sequence: 1 }, now());
+        assert!(known(&ledger, film));
+    }
+    let before = std::fs::read(&path).expect("there");
+    ledger.know(&films).expect("nothing to do");
+    assert!(std::fs::read(&path).expect("there") == before, "known files are written again");
+    drop(ledger);
+    let ledger = opened();
+    let unknown = films.iter().filter(|film| !known(&ledger, film)).count();
+    assert_eq!(unknown, 20 % UNSAVED_FILES);
+    ledger.know(&films).expect("writable");
+    assert!(films.iter().all(|film| known(&ledger, film)));
+}
