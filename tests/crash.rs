@@ -134,7 +134,7 @@ enum End {
 /// A device with a broker and a subscriber of its own.
 struct Scene {
     home: Home,
-    broker: Mosquitto,
+    _broker: Mosquitto,
     witness: Witness,
     films: Vec<Film>,
 }
@@ -143,7 +143,7 @@ impl Scene {
     async fn new(broker_lines: &'static str) -> Option<Self> {
         let broker = Mosquitto::start(|_| broker_lines.to_owned())?;
         let witness = Witness::new(&broker).await;
-        Some(Self { home: Home::new(broker.port()), broker, witness, films: Vec::new() })
+        Some(Self { home: Home::new(broker.port()), _broker: broker, witness, films: Vec::new() })
     }
 
     fn drop_film(&mut self, name: &'static str, bytes: Vec<u8>, end: End) {
@@ -157,7 +157,9 @@ impl Scene {
     }
 
     async fn run_in(&mut self, environment: &[(&str, OsString)]) {
-        let daemon = self.home.start_in(environment);
+        let mut daemon = self.home.start_in(environment);
+        // A stop that came before it minds signals would be a kill.
+        daemon.until_said("self-test within");
         self.told().await;
         assert_eq!(daemon.stopped().code(), Some(0));
     }
@@ -316,7 +318,8 @@ async fn films_leave(walk: Walk, folder: Option<PathBuf>) {
         scene.run().await;
         scene.check(&point);
         // What the crash left behind goes when the film is met again.
-        let daemon = scene.home.start();
+        let mut daemon = scene.home.start();
+        daemon.until_said("self-test within");
         gone(&scene.home.films().join("a.png"));
         assert_eq!(daemon.stopped().code(), Some(0));
         let Some(folder) = &folder else { continue };

@@ -13,6 +13,7 @@ mod films;
 #[expect(dead_code, reason = "its certificates are for the tests of TLS")]
 mod mosquitto;
 #[path = "support/witness.rs"]
+#[expect(dead_code, reason = "restarts are for other tests")]
 mod witness;
 
 use std::collections::BTreeSet;

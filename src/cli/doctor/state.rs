@@ -149,6 +149,7 @@ mod tests {
     use super::*;
     use crate::store::Store;
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     #[test]
     fn what_others_may_read_is_told() {
