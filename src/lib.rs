@@ -42,9 +42,9 @@
 //! | [`report`] | the published documents, topics, ids, schemas | geometry, measure |
 //! | [`analysis`] | bytes to result, in one call | the five above |
 //! | [`acquisition`] | the folder: watch, settle, completeness, ledger, quarantine | report, config |
-//! | [`store`], [`secret`] | the state directory; keys and passwords | report, pulse |
+//! | [`store`], [`secret`] | the state directory and the room on its disk; keys and passwords | report, pulse |
 //! | [`outbox`] | the durable queue and the archive of what was delivered; its invariants stand first | store, report |
-//! | [`mqtt`] | the connection and the rules of delivery; a loopback broker for demo and tests | outbox, report |
+//! | [`mqtt`] | the connection, the rules of delivery, commands and replays; a loopback broker for demo and tests | outbox, report |
 //! | [`config`] | TOML and environment to checked settings; every default in one place | geometry |
 //! | [`health`] | NVIDIA GPUs; metrics, health checks and the status page over HTTP | report |
 //! | [`overlay`] | a film with its landmarks drawn for a person | radiograph, landmark |
@@ -75,6 +75,8 @@
 //! | a configuration key | `config/file.rs`, `config/keys.rs`, `systemd/etc/landmarkd/landmarkd.toml`; tests name what is missing |
 //! | a file format | `radiograph/format.rs` and a decoder beside it; `acquisition/completeness/` for "is it whole?" |
 //! | a rule of delivery | `mqtt/delivery.rs` |
+//! | what a device can be asked | `report/command.rs`, `mqtt/commands.rs` |
+//! | a step after which something is durable | inside `crash_point::step`, with a walk in `tests/crash.rs` |
 //! | a runtime for the network | a file in `inference/` that implements `Detector` |
 //! | a clinical measure | a file in `measure/`; a bundle's manifest says which it yields |
 //! | how a bundle is trusted, or given up | `model/signature.rs`, `model/runs.rs`; the daemon's side is `daemon/bundles.rs` |
