@@ -5,7 +5,7 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use crate::disposition::Disposition;
-use crate::geometry::PixelSpacing;
+use crate::geometry::{PixelSpacing, Point, Size};
 use crate::inference::{InferenceError, Localization, Localizer};
 use crate::landmark::Landmark;
 use crate::measure::{Measure, MeasureSet};
@@ -49,6 +49,29 @@ pub struct Analysis {
     pub input: NetworkInput,
 }
 
+/// A film of which it is known where the landmarks are: the bundle's own, kept to try the live path with.
+#[derive(Clone, Debug)]
+pub struct Golden {
+    film: Vec<u8>,
+    size: Size,
+    expected_px: Vec<Point>,
+}
+
+impl Golden {
+    /// The film in `film`, an image of `size`, with its landmarks in pixels of it and in the network's order.
+    #[must_use]
+    pub const fn new(film: Vec<u8>, size: Size, expected_px: Vec<Point>) -> Self {
+        Self { film, size, expected_px }
+    }
+
+    /// That of a bundle.
+    #[must_use]
+    pub fn of(bundle: &Bundle) -> Self {
+        let golden = &bundle.manifest().golden;
+        Self::new(bundle.golden().to_vec(), golden.size, golden.expected_px.clone())
+    }
+}
+
 /// Why a film has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum AnalysisError {
@@ -86,8 +109,13 @@ impl Analyst {
     /// # Errors
     /// When the runtime cannot use the network.
     pub fn new(bundle: &Bundle, options: AnalystOptions) -> Result<Self, InferenceError> {
+        Ok(Self::with_localizer(Localizer::new(bundle)?, bundle, options))
+    }
+
+    /// As [`new`](Self::new), over another localizer than the bundle's own.
+    #[must_use]
+    pub fn with_localizer(localizer: Localizer, bundle: &Bundle, options: AnalystOptions) -> Self {
         let AnalystOptions { max_pixels, pixel_spacing, token_key } = options;
-        let localizer = Localizer::new(bundle)?;
         let manifest = bundle.manifest();
         let model = ModelInfo {
             name: manifest.name.clone(),
@@ -97,7 +125,7 @@ impl Analyst {
         };
         let limits = Limits { max_pixels, ..Limits::default() };
         let measures = manifest.measures.clone();
-        Ok(Self { localizer, measures, model, limits, pixel_spacing, token_key })
+        Self { localizer, measures, model, limits, pixel_spacing, token_key }
     }
 
     /// Names of the landmarks that each film has, in order.
@@ -118,6 +146,18 @@ impl Analyst {
     /// When the golden film cannot be read or the network fails on it.
     pub fn self_test(&mut self, bundle: &Bundle) -> Result<f64, InferenceError> {
         self.localizer.self_test(bundle)
+    }
+
+    /// The same of a film in hand, on the way that every film takes from its bytes: decode, frame, network.
+    ///
+    /// # Errors
+    /// When it cannot be decoded or the network fails on it.
+    pub fn try_golden(&mut self, golden: &Golden) -> Result<f64, AnalysisError> {
+        // What is configured for films of the folder does not concern it.
+        let limits = Limits { max_pixels: golden.size.area(), ..self.limits };
+        let found = self.localizer.localize(&decode(&golden.film, &limits)?)?.landmarks;
+        let off = |(found, expected): (&Landmark, &Point)| found.point.distance(*expected);
+        Ok(found.iter().zip(&golden.expected_px).map(off).fold(0.0, f64::max))
     }
 
     /// Localizes the landmarks of the film in `bytes`.

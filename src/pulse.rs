@@ -59,6 +59,12 @@ impl Pulse {
         Busy { work: Arc::clone(&self.work), number }
     }
 
+    /// What is under way begins now: it waited for something that is no work, and has its whole budget again.
+    pub fn begin_anew(&self) {
+        let now = Instant::now();
+        lock(&self.work).under_way.values_mut().for_each(|since| *since = now);
+    }
+
     /// For how long the oldest piece of work under way has gone on at `now`; `None` while the stage is idle.
     #[must_use]
     pub fn busy_for(&self, now: Instant) -> Option<Duration> {
@@ -120,6 +126,16 @@ mod tests {
         drop(hung);
         assert_eq!(pulse.late(BUDGET, at(100)), None);
         drop(young);
+    }
+
+    #[test]
+    fn what_begins_anew_has_its_whole_budget() {
+        let pulse = Pulse::new("the store");
+        let now = Instant::now();
+        let _busy = pulse.busy_since(now.checked_sub(2 * BUDGET).expect("the machine runs for minutes"));
+        assert!(pulse.late(BUDGET, now).is_some());
+        pulse.begin_anew();
+        assert_eq!(pulse.late(BUDGET, now + BUDGET), None);
     }
 
     #[test]

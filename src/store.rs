@@ -7,6 +7,7 @@
 //! A file that does not read as ours is never replaced: it may hold results that nobody has yet.
 
 mod backend;
+mod room;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -18,10 +19,15 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use self::backend::PulsedBackend;
+pub use self::room::{DiskRoom, is_full};
+use crate::crash_point;
 use crate::disposition::Disposition;
 use crate::pulse::Pulse;
 use crate::report::TokenKey;
 use crate::secret::{self, SecretError};
+
+/// The database's file in the state directory.
+pub const DATABASE_FILE: &str = "state.redb";
 
 /// Of the tables of this module; outbox and ledger version their own records.
 const FORMAT: u64 = 1;
@@ -39,6 +45,7 @@ pub struct Store {
     boot: u64,
     token_key: TokenKey,
     pulse: Pulse,
+    room: DiskRoom,
 }
 
 /// A state directory that cannot be used.
@@ -106,29 +113,45 @@ impl Store {
     ///
     /// The key for tokens is read from `token_key_file`, or made at the first start and kept in the state.
     ///
+    /// A full disk is an error.
+    ///
     /// # Errors
     /// See [`StoreError`]; nothing is ever replaced or deleted.
     pub fn open(directory: &Path, token_key_file: Option<&Path>) -> Result<Self, StoreError> {
-        make_private(directory).map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
-        let path = directory.join("state.redb");
+        Self::open_in(DiskRoom::impatient(), directory, token_key_file)
+    }
+
+    /// The same; a full disk is what `room` makes of it, now and later.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing is ever replaced or deleted.
+    pub fn open_in(room: DiskRoom, directory: &Path, token_key_file: Option<&Path>) -> Result<Self, StoreError> {
+        room.wait_for(|| make_private(directory))
+            .map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
+        let path = directory.join(DATABASE_FILE);
         if !path.exists() {
-            create(directory, &path)?;
+            create(directory, &path, &room)?;
         }
         let pulse = Pulse::new("the state directory");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-            // redb would take an empty file for a new database.
-            return Err(StoreError::Damaged { path, reason: "it is empty".to_owned() });
-        }
-        let database = database(&path, file, &pulse)?;
+        let database = opened(&path, &pulse, &room)?;
         let configured = token_key_file.map(secret::read).transpose()?;
         let (epoch, boot, kept) = start(&database).map_err(|error| explain(&path, error))?;
         let token_key = TokenKey::new(configured.unwrap_or(kept));
-        Ok(Self { database: Arc::new(database), epoch, boot, token_key, pulse })
+        Ok(Self { database: Arc::new(database), epoch, boot, token_key, pulse, room })
+    }
+
+    /// Opens the state that a stopped daemon has left in `directory`, for a person to look at: no start is counted, and
+    /// nothing is made.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::Io`] where there is no state, [`StoreError::InUse`] while the daemon runs.
+    pub fn inspect(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join(DATABASE_FILE);
+        let pulse = Pulse::new("the state directory");
+        let room = DiskRoom::impatient();
+        let database = opened(&path, &pulse, &room)?;
+        let (epoch, boot, key) = identity(&database).map_err(|error| explain(&path, error))?;
+        Ok(Self { database: Arc::new(database), epoch, boot, token_key: TokenKey::new(key), pulse, room })
     }
 
     /// The database, for the rooms that keep their tables in it.
@@ -143,10 +166,22 @@ impl Store {
         &self.epoch
     }
 
+    /// The number of this start, from 1.
+    #[must_use]
+    pub const fn boot(&self) -> u64 {
+        self.boot
+    }
+
     /// Which run of the daemon this is: `<epoch>-<number of the start>`, never the same twice.
     #[must_use]
     pub fn boot_id(&self) -> String {
         format!("{}-{}", self.epoch, self.boot)
+    }
+
+    /// The room on its disk.
+    #[must_use]
+    pub const fn room(&self) -> &DiskRoom {
+        &self.room
     }
 
     /// Busy while the disk has not answered.
@@ -173,27 +208,36 @@ fn make_private(directory: &Path) -> io::Result<()> {
 
 /// Makes the database under another name and gives it its own when it is whole, so that a power cut in between leaves
 /// no half-made file that later starts would call damaged.
-fn create(directory: &Path, path: &Path) -> Result<(), StoreError> {
+fn create(directory: &Path, path: &Path, room: &DiskRoom) -> Result<(), StoreError> {
     let unfinished = directory.join("state.redb.new");
     let failed = |source| StoreError::Io { path: unfinished.clone(), source };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    let file = room.wait_for(|| options.open(&unfinished)).map_err(failed)?;
+    let database = database(&unfinished, file, &Pulse::new("the state directory"), room)?;
+    write_identity(&database).map_err(|error| explain(&unfinished, error))?;
+    drop(database);
+    room.wait_for(|| crash_point::step("store.rename", || fs::rename(&unfinished, path))).map_err(failed)?;
+    crash_point::step("store.directory", || File::open(directory)?.sync_all()).map_err(failed)
+}
+
+/// A database that is there.
+fn opened(path: &Path, pulse: &Pulse, room: &DiskRoom) -> Result<Database, StoreError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .map_err(failed)?;
-    let database = database(&unfinished, file, &Pulse::new("the state directory"))?;
-    write_identity(&database).map_err(|error| explain(&unfinished, error))?;
-    drop(database);
-    fs::rename(&unfinished, path).map_err(failed)?;
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        .open(path)
+        .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+        // redb would take an empty file for a new database.
+        return Err(StoreError::Damaged { path: path.to_owned(), reason: "it is empty".to_owned() });
+    }
+    database(path, file, pulse, room)
 }
 
-fn database(path: &Path, file: File, pulse: &Pulse) -> Result<Database, StoreError> {
+fn database(path: &Path, file: File, pulse: &Pulse, room: &DiskRoom) -> Result<Database, StoreError> {
     FileBackend::new(file)
-        .map(|backend| PulsedBackend::new(backend, pulse.clone()))
+        .map(|backend| PulsedBackend::new(backend, pulse.clone(), room.clone()))
         .and_then(|backend| Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend))
         .map_err(|error| explain(path, error))
 }
@@ -208,7 +252,7 @@ fn write_identity(database: &Database) -> Result<(), redb::Error> {
         secrets.insert("epoch", random::<16>()?.as_slice())?;
         secrets.insert("token_key", random::<32>()?.as_slice())?;
     }
-    tx.commit()?;
+    crash_point::step("store.identity", || tx.commit())?;
     Ok(())
 }
 
@@ -229,8 +273,20 @@ fn start(database: &Database) -> Result<(String, u64, Vec<u8>), Unusable> {
         epoch = bytes("epoch")?.iter().map(|byte| format!("{byte:02x}")).collect();
         token_key = bytes("token_key")?;
     }
-    tx.commit()?;
+    crash_point::step("store.start", || tx.commit())?;
     Ok((epoch, boot, token_key))
+}
+
+/// The epoch, the count of starts and the key, as they are.
+fn identity(database: &Database) -> Result<(String, u64, Vec<u8>), Unusable> {
+    let format = number(database, "format")?;
+    if format != FORMAT {
+        return Err(Unusable::Format(format));
+    }
+    let secrets = database.begin_read()?.open_table(SECRETS)?;
+    let bytes = |name| secrets.get(name)?.map(|v| v.value().to_vec()).ok_or(Unusable::Missing(name));
+    let epoch = bytes("epoch")?.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((epoch, number(database, "boot")?, bytes("token_key")?))
 }
 
 fn number(database: &Database, name: &'static str) -> Result<u64, Unusable> {
@@ -295,6 +351,22 @@ mod tests {
         assert_eq!((second.boot_id(), second.token_key()), (format!("{epoch}-2"), &key));
         let other = Store::open(&home.path().join("b"), None).expect("usable");
         assert!(other.epoch() != epoch && other.token_key() != &key);
+    }
+
+    #[test]
+    fn to_look_at_the_state_counts_no_start_and_makes_nothing() {
+        let home = tempfile::tempdir().expect("a directory");
+        let absent = home.path().join("state");
+        let error = Store::inspect(&absent).expect_err("nothing is there");
+        assert!(matches!(error, StoreError::Io { .. }) && !absent.exists(), "{error}");
+
+        let daemon = Store::open(&absent, None).expect("usable");
+        assert!(matches!(Store::inspect(&absent), Err(StoreError::InUse { .. })));
+        let boot = daemon.boot_id();
+        drop(daemon);
+        for _ in 0..2 {
+            assert_eq!(Store::inspect(&absent).expect("usable").boot_id(), boot);
+        }
     }
 
     #[test]

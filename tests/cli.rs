@@ -63,7 +63,19 @@ fn every_way_to_end_has_its_exit_code() {
         (vec!["check-config", "--config", &none], 78),
         (vec!["run", "--config", &wrong], 78),
         (vec!["run", "--config", &none], 78),
+        (vec!["doctor", "--json", "--config", &wrong], 78),
+        (vec!["doctor", "--frobnicate"], 64),
+        (vec!["diag"], 64),
+        (vec!["spool"], 64),
+        (vec!["spool", "retry", "0"], 64),
+        (vec!["spool", "ls", "--config", &none], 78),
+        (vec!["man"], 64),
+        (vec!["replay", "--from", "1", "--config", &right], 64),
+        (vec!["replay", "--from", "1", "--to", "2", "--config", &wrong], 78),
         (vec!["schema"], 0),
+        (vec!["schema", "--asyncapi"], 0),
+        (vec!["model", "activate", "../x", "1.0.0", "--state", &none], 64),
+        (vec!["model", "list", "--config", &none], 78),
         (vec!["completions", "bash"], 0),
         (vec!["completions", "tcsh"], 64),
     ] {
@@ -167,6 +179,24 @@ fn the_schemas_are_json_and_describe_a_result() {
     let schemas: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     assert!(schemas["result"].is_object() && schemas["error"].is_object(), "{schemas}");
     assert!(schemas["result"].to_string().contains("sigma_px"));
+}
+
+/// A change of what subscribers get is seen where the golden files change:
+/// `cargo run -- schema > tests/contract/schema.json`, `cargo run -- schema --asyncapi > tests/contract/asyncapi.json`.
+#[test]
+fn the_contract_is_the_one_that_was_agreed_on() {
+    for (arguments, file, golden) in [
+        (vec!["schema"], "schema.json", include_str!("contract/schema.json")),
+        (vec!["schema", "--asyncapi"], "asyncapi.json", include_str!("contract/asyncapi.json")),
+    ] {
+        let output = landmarkd(&arguments).output().expect("the program runs");
+        let line = |text: &str, n: usize| text.lines().nth(n).map(str::to_owned);
+        let printed = text(&output.stdout);
+        let differs = (0..=printed.lines().count()).find(|&n| line(&printed, n) != line(golden, n));
+        let found =
+            differs.map(|n| format!("line {}: {:?}, agreed on: {:?}", n + 1, line(&printed, n), line(golden, n)));
+        assert!(printed == golden, "tests/contract/{file} is another; if that is meant, write it anew: {found:?}");
+    }
 }
 
 #[test]

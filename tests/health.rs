@@ -120,6 +120,28 @@ async fn a_film_is_counted_listed_and_drawn_and_its_name_is_nowhere() {
 }
 
 #[tokio::test]
+async fn the_golden_film_is_tried_while_no_other_comes_and_is_no_film() {
+    let Some(broker) = Mosquitto::start(|_| String::new()) else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    home.configure(&format!("[daemon]\ncanary_s = 1\n[health]\nlisten = \"{free}\"\n[log]\nfilter = \"debug\"\n"));
+    let mut daemon = home.start();
+    daemon.until_said("the golden film is within");
+    daemon.until_said("the golden film is within");
+    let metrics = text(free, "/metrics");
+    assert!(value(&metrics, "landmarkd_canary_error_pixels") < 0.5, "{metrics}");
+    assert_eq!(value(&metrics, "landmarkd_degraded{reason=\"canary_failed\"}"), 0.0);
+    assert_eq!(value(&metrics, "landmarkd_events_queued_total{kind=\"result\"}"), 0.0);
+    assert_eq!(status(free)["films"], Value::Array(Vec::new()));
+    let film = film(Kind::Png, 3);
+    home.drop_film("film.png", &film);
+    witness.result_of(&sha256(&film)).await;
+    assert_eq!(witness.events().iter().map(|event| witness::sequence(event)).collect::<Vec<_>>(), [1]);
+    assert_eq!(daemon.stopped().code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_port_that_is_in_use_holds_up_no_film() {
     let Some(broker) = Mosquitto::start(|_| String::new()) else { return };
     let mut witness = Witness::new(&broker).await;

@@ -1,6 +1,10 @@
 //! The publisher against a real Mosquitto: what no broker of ours could prove.
 
+#[path = "support/device.rs"]
+#[expect(dead_code, reason = "restarts and large films are for the tests of a broker that fails")]
+mod device;
 #[path = "support/mosquitto.rs"]
+#[expect(dead_code, reason = "other tests stop it, and let its certificates expire")]
 mod mosquitto;
 
 use std::collections::BTreeSet;
@@ -8,190 +12,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use landmarkd::config::{CredentialSettings, MqttSettings, TlsSettings};
-use landmarkd::mqtt::{Hold, LinkState, MqttError, Publisher};
-use landmarkd::outbox::Outbox;
-use landmarkd::pulse::Pulse;
-use landmarkd::report::{
-    Condition, EventId, FilmError, FilmResult, ImageInfo, Info, LandmarkResult, ModelInfo, Origin, Stage, Timing,
-    Topics, schema,
-};
-use landmarkd::store::Store;
-use mosquitto::{Authority, Mosquitto, Subscriber};
+use device::{ALL, Device, ERROR, INFO, RESULT, STATUS, film, next_on, sequence, status_with};
+use landmarkd::config::{CredentialSettings, TlsSettings};
+use landmarkd::mqtt::Hold;
+use landmarkd::report::schema;
+use mosquitto::{Authority, Mosquitto};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-const ALL: &str = "xr/v1/clinic/ceph-1/#";
-const RESULT: &str = "xr/v1/clinic/ceph-1/result";
-const ERROR: &str = "xr/v1/clinic/ceph-1/error";
-const INFO: &str = "xr/v1/clinic/ceph-1/info";
-const STATUS: &str = "xr/v1/clinic/ceph-1/status";
-
-/// A device with its state directory.
-struct Device {
-    _home: TempDir,
-    store: Store,
-    outbox: Arc<Outbox>,
-    settings: MqttSettings,
-}
-
-/// Its publisher while it runs.
-struct Running {
-    link: watch::Receiver<LinkState>,
-    _condition: watch::Sender<Condition>,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), MqttError>>,
-}
-
-fn model() -> ModelInfo {
-    let text = |s: &str| s.to_owned();
-    ModelInfo { name: text("ceph19-nfdp"), version: text("1"), sha256: "b".repeat(64), backend: text("tract-cpu") }
-}
-
-fn topics() -> Topics {
-    Topics::new("clinic", "ceph-1").expect("valid")
-}
-
-fn film(n: usize) -> FilmResult {
-    let landmark = |i: usize| LandmarkResult {
-        name: format!("landmark_{i}"),
-        x_px: i as f64 / 3.0,
-        y_px: n as f64,
-        x_mm: None,
-        y_mm: None,
-        sigma_px: [1.5, 2.5],
-        radius95_px: None,
-        radius95_mm: None,
-        score: 0.9,
-    };
-    FilmResult {
-        image: ImageInfo {
-            sha256: format!("{n:064x}"),
-            format: "jpeg".to_owned(),
-            width_px: 1935,
-            height_px: 2400,
-            spacing: None,
-            dicom: None,
-        },
-        landmarks: (0..19).map(landmark).collect(),
-        measures: Vec::new(),
-        model: model(),
-        timing: Timing { decode_ms: 1.0, frame_ms: 1.0, inference_ms: 1.0 },
-    }
-}
-
-impl Device {
-    fn new(port: u16) -> Self {
-        let home = tempfile::tempdir().expect("a directory");
-        let store = Store::open(home.path(), None).expect("usable");
-        let outbox = Arc::new(Outbox::open(&store).expect("usable"));
-        let settings = MqttSettings {
-            host: "127.0.0.1".to_owned(),
-            port,
-            client_id: "ceph-1".to_owned(),
-            tls: None,
-            allow_plaintext: false,
-            credentials: None,
-            keep_alive: Duration::from_secs(5),
-            ack_timeout: Duration::from_secs(10),
-            max_backoff: Duration::from_millis(200),
-            max_packet_bytes: 256 * 1024,
-        };
-        Self { _home: home, store, outbox, settings }
-    }
-
-    fn append(&self, n: usize) {
-        let id = EventId::of_result(&format!("{n:064x}"), "m", "c");
-        let now = SystemTime::now();
-        let draft = Origin::new(&topics()).result(id, &film(n), now, now).expect("small");
-        self.append_draft(&draft);
-    }
-
-    fn append_error(&self, n: usize) {
-        let id = EventId::of_error(&format!("{n:064x}"), "m", "c");
-        let error =
-            FilmError { image_sha256: None, stage: Stage::Decode, message: "cut short".to_owned(), attempts: 1 };
-        let now = SystemTime::now();
-        let draft = Origin::new(&topics()).error(id, &error, now, now).expect("small");
-        self.append_draft(&draft);
-    }
-
-    fn append_draft(&self, draft: &landmarkd::report::Draft) {
-        let tx = self.store.database().begin_write().expect("open");
-        self.outbox.append(&tx, draft).expect("appended");
-        tx.commit().expect("written");
-        self.outbox.wake();
-    }
-
-    fn run(&self) -> Running {
-        let publisher = Publisher {
-            settings: self.settings.clone(),
-            require_subscriber: true,
-            fresh: Duration::from_secs(300),
-            topics: topics(),
-            boot_id: self.store.boot_id(),
-            info: Info {
-                version: "0".to_owned(),
-                site: "clinic".to_owned(),
-                device: "ceph-1".to_owned(),
-                epoch: self.store.epoch().to_owned(),
-                model: model(),
-                landmarks: (0..19).map(|i| format!("landmark_{i}")).collect(),
-            },
-            outbox: Arc::clone(&self.outbox),
-            pulse: Pulse::new("the publisher"),
-            observer: landmarkd::mqtt::LinkObserver::default(),
-            hand_over: CancellationToken::new(),
-        };
-        let (condition, seen) = watch::channel(Condition::default());
-        let (told, link) = watch::channel(LinkState::default());
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(publisher.run(seen, told, shutdown.clone(), Duration::from_secs(20)));
-        Running { link, _condition: condition, shutdown, task }
-    }
-}
-
-impl Running {
-    async fn until(&mut self, what: &str, is: impl FnMut(&LinkState) -> bool) -> LinkState {
-        let state = timeout(PATIENCE, self.link.wait_for(is)).await;
-        state.unwrap_or_else(|_| panic!("never {what}")).expect("the publisher runs").clone()
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        timeout(PATIENCE, self.task).await.expect("it stops").expect("no panic").expect("no error");
-    }
-}
-
-async fn next_on(subscriber: &mut Subscriber, topic: &str) -> Value {
-    loop {
-        let (found, payload) = subscriber.next().await;
-        if found == topic {
-            return payload;
-        }
-    }
-}
-
-async fn status_with(subscriber: &mut Subscriber, is: impl Fn(&Value) -> bool) -> Value {
-    loop {
-        let status = next_on(subscriber, STATUS).await;
-        if is(&status) {
-            return status;
-        }
-    }
-}
-
-fn sequence(event: &Value) -> u64 {
-    event["sequence"].as_str().expect("an event").parse().expect("a number")
-}
 
 fn write_private(path: &Path, content: &str) -> PathBuf {
     fs::write(path, content).expect("writable");

@@ -13,6 +13,7 @@ mod films;
 #[expect(dead_code, reason = "its certificates are for the tests of TLS")]
 mod mosquitto;
 #[path = "support/witness.rs"]
+#[expect(dead_code, reason = "restarts are for other tests")]
 mod witness;
 
 use std::collections::BTreeSet;
@@ -25,7 +26,6 @@ use std::time::{Duration, Instant, SystemTime};
 use daemon::{DRAIN, Home, Partial};
 use films::{Kind, film, sha256, sop_instance};
 use landmarkd::config::{Merged, Surroundings, validate};
-use landmarkd::crash_point;
 use landmarkd::geometry::Point;
 use landmarkd::outbox::Outbox;
 use landmarkd::report::{EventId, FilmResult, ImageInfo, LandmarkResult, ModelInfo, Origin, Timing, Topics};
@@ -116,46 +116,6 @@ async fn a_film_in_the_folder_is_a_valid_result_at_a_subscriber() {
         assert_eq!(token.map(str::len), (*format == "dicom").then_some(64), "{name}");
         assert!(!event.to_string().contains(&sop_instance(1)), "{name}");
     }
-}
-
-#[tokio::test]
-async fn a_daemon_killed_at_any_step_publishes_one_event_a_film() {
-    let Some(broker) = plain_broker() else { return };
-    let mut witness = Witness::new(&broker).await;
-    let home = Home::new(broker.port());
-    let mut films = Vec::new();
-    for (number, point) in (0..).zip(crash_point::NAMES) {
-        let bytes = film(Kind::Png, number);
-        let identity = sha256(&bytes);
-        home.drop_film(&format!("{number}.png"), &bytes);
-        assert_eq!(home.start_to_crash_at(point).ended().signal(), Some(SIGKILL), "{point}");
-        let daemon = home.start();
-        // Its result may have been heard before the crash: then the second run must still come to its end.
-        witness.idle(2 * u64::from(number) + 2).await;
-        witness.result_of(&identity).await;
-        assert_eq!(daemon.stopped().code(), Some(0), "after {point}");
-        films.push((identity, point));
-    }
-    // Events are delivered in order, so what the last crash left behind comes before this.
-    let last = film(Kind::Png, 100);
-    home.drop_film("last.png", &last);
-    let daemon = home.start();
-    witness.result_of(&sha256(&last)).await;
-    assert_eq!(daemon.stopped().code(), Some(0));
-    films.push((sha256(&last), "none"));
-
-    for (number, (film, point)) in (1..).zip(&films) {
-        let events: Vec<_> = witness.results_of(film).collect();
-        // Only here the subscriber had the event and the outbox did not know it yet.
-        let times = if *point == "event.acknowledged" { 2 } else { 1 };
-        assert_eq!(events.len(), times, "after a crash at {point}");
-        for event in &events {
-            assert_eq!((&event["id"], sequence(event)), (&events[0]["id"], number), "after a crash at {point}");
-        }
-    }
-    let ids: BTreeSet<_> = witness.events().iter().map(|event| event["id"].as_str()).collect();
-    assert_eq!(ids.len(), films.len());
-    assert_eq!(witness.on("error").count(), 0);
 }
 
 #[tokio::test]

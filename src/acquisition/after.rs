@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::identity::FilmSource;
 use super::open::Root;
 use crate::config::AfterPublish;
+use crate::crash_point;
 
 /// Applies `after` to the file of a film whose result is durable; whether the file was there and still the same.
 ///
@@ -51,13 +52,14 @@ fn apply(after: &AfterPublish, root: &Root, path: &Path, source: &FilmSource) ->
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     match after {
         AfterPublish::Keep => Ok(()),
-        AfterPublish::Delete => Ok(unlinkat(&parent, name, AtFlags::empty())?),
+        AfterPublish::Delete => Ok(crash_point::step("after.delete", || unlinkat(&parent, name, AtFlags::empty()))?),
         AfterPublish::Move(target) => {
             let target = openat(CWD, target, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
             let mut unique = OsString::from(format!("{}-", source.film));
             unique.push(name);
             for free in [name, &unique] {
-                match renameat_with(&parent, name, &target, free, RenameFlags::NOREPLACE) {
+                let rename = || renameat_with(&parent, name, &target, free, RenameFlags::NOREPLACE);
+                match crash_point::step("after.move", rename) {
                     Err(Errno::EXIST) => continue,
                     Err(Errno::XDEV) => match copy(&parent, name, &target, free) {
                         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -87,14 +89,14 @@ fn copy(
         // The mode of the open is cut by the umask; this one is not. Special bits are not for copies.
         target.set_permissions(Permissions::from_mode(before.mode() & 0o777))?;
         target.set_times(FileTimes::new().set_accessed(before.accessed()?).set_modified(before.modified()?))?;
-        target.sync_all()
+        crash_point::step("after.copy", || target.sync_all())
     });
     if let Err(error) = copied {
         unlinkat(to, free, AtFlags::empty())?;
         return Err(error);
     }
-    rustix::fs::fsync(to)?;
-    Ok(unlinkat(from, name, AtFlags::empty())?)
+    crash_point::step("after.directory", || rustix::fs::fsync(to))?;
+    Ok(crash_point::step("after.remove", || unlinkat(from, name, AtFlags::empty()))?)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! Nothing here decodes a pixel, and nothing writes in the folder unless the settings say `after = move` or `delete`.
 
 mod after;
+mod attempt;
 mod completeness;
 mod examine;
 mod fault;
@@ -17,6 +18,7 @@ mod film;
 mod identity;
 mod ignore;
 mod ledger;
+mod mount;
 mod open;
 mod outcomes;
 mod quarantine;
@@ -25,9 +27,11 @@ mod settle;
 mod survey;
 mod task;
 mod watch;
-mod withdrawn;
 
 pub use after::apply_after;
+pub use attempt::AttemptMark;
+#[cfg(feature = "fuzzing")]
+pub(crate) use completeness::is_dicom;
 pub use completeness::{Completeness, completeness};
 pub use fault::{FAULT_LOG_INTERVAL, FaultLog};
 pub use filesystem::{Filesystem, WatchMode};
@@ -36,7 +40,6 @@ pub use identity::{FileIdentity, FilmId, FilmSource};
 pub use ignore::ignored;
 pub use ledger::{FilmRecord, FilmState, Ledger, LedgerError, Outcome, Snapshot};
 pub use open::{FolderIdentity, ReadError, Root};
-pub use quarantine::{Quarantine, QuarantineError, Reason};
+pub use quarantine::{Kept, Quarantine, QuarantineError, Reason, quarantined_films};
 pub use settle::{Due, Settle};
-pub use task::{AcquisitionError, FolderState, run};
-pub use withdrawn::Withdrawn;
+pub use task::{AcquisitionError, FolderFault, FolderObserver, FolderState, run};

@@ -96,6 +96,17 @@ impl Root {
         Ok(FolderIdentity { device: (stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino })
     }
 
+    /// Whether a file system is mounted here: it is another than that of the folder above.
+    ///
+    /// Another mount of the same file system is none: systemd makes such a one for each of a unit's `ReadWritePaths=`.
+    ///
+    /// # Errors
+    /// That of statx(2).
+    pub fn is_mount_point(&self) -> io::Result<bool> {
+        let above = statx(&self.fd, "..", AtFlags::empty(), StatxFlags::empty())?;
+        Ok(self.identity()?.device != (above.stx_dev_major, above.stx_dev_minor))
+    }
+
     /// The state of the regular file at `path`; `None` where there is none, or something else.
     ///
     /// # Errors

@@ -10,7 +10,9 @@ use super::filesystem::WatchMode;
 use super::ledger::LedgerError;
 use super::settle::Due;
 use super::survey::{Sorted, Survey, SurveyError};
-use super::task::{AcquisitionError, Fault, Folder, FolderState, Job, MISSING_PAUSE, PRUNE_PAUSE, Progress, cost, now};
+use super::task::{
+    AcquisitionError, Folder, FolderFault, FolderState, Job, MISSING_PAUSE, PRUNE_PAUSE, Progress, cost, now,
+};
 use super::watch::Watcher;
 use crate::disposition::Disposition;
 
@@ -70,7 +72,10 @@ impl Folder {
             }
             Job::Applied(result) => {
                 if let Err(error) = result {
-                    self.fault(Fault::After, &format_args!("a processed film cannot be moved or deleted: {error}"));
+                    self.fault(
+                        FolderFault::After,
+                        &format_args!("a processed film cannot be moved or deleted: {error}"),
+                    );
                 }
                 Ok(())
             }
@@ -87,7 +92,7 @@ impl Folder {
                 Ok(new) => *watcher = Some(new),
                 Err(error) => {
                     *watcher = None;
-                    self.fault(Fault::Events, &error);
+                    self.fault(FolderFault::Events, &error);
                 }
             },
             (None, watcher) => *watcher = None,
@@ -99,11 +104,14 @@ impl Folder {
         let pause = if self.another_round { took } else { self.pause_after_round(mode, took) };
         self.next_round = now() + pause;
         if special > 0 {
-            self.fault(Fault::Special, &format_args!("{special} links or special files in the folder are passed over"));
+            self.fault(
+                FolderFault::Special,
+                &format_args!("{special} links or special files in the folder are passed over"),
+            );
         }
         if let Some(error) = failures.first() {
             let count = failures.len();
-            self.fault(Fault::Round, &format_args!("{count} files or folders cannot be looked at: {error}"));
+            self.fault(FolderFault::Round, &format_args!("{count} files or folders cannot be looked at: {error}"));
         } else {
             let present: HashSet<_> = sorted.unknown.iter().map(|(path, _)| path.clone()).collect();
             self.settle.only(&present, started);
@@ -167,7 +175,7 @@ impl Folder {
             Examined::Gone => self.settle.forget(&due.path),
             Examined::Unreadable(error) => {
                 self.settle.retry(&due.path, now());
-                self.fault(Fault::Unreadable, &format_args!("a file cannot be read: {error}"));
+                self.fault(FolderFault::Unreadable, &format_args!("a file cannot be read: {error}"));
             }
         }
     }
@@ -175,12 +183,12 @@ impl Folder {
     fn survey_failed(&mut self, error: SurveyError) -> Result<(), AcquisitionError> {
         match error {
             SurveyError::Ledger(error) => self.ledger_failed(error),
-            SurveyError::Folder(error) => {
+            SurveyError::Folder(_) | SurveyError::Unmounted(_) => {
                 self.watcher = None;
                 self.watched = None;
                 self.settle.clear();
                 self.tell(FolderState::Missing { since: std::time::SystemTime::now() });
-                self.fault(Fault::Missing, &format_args!("the folder cannot be opened: {error}"));
+                self.fault(FolderFault::Missing, &error);
                 Ok(())
             }
         }
@@ -190,7 +198,7 @@ impl Folder {
         match error.disposition() {
             Disposition::Fatal => Err(error.into()),
             Disposition::Retry | Disposition::Reject => {
-                self.fault(Fault::Ledger, &error);
+                self.fault(FolderFault::Ledger, &error);
                 Ok(())
             }
         }

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::identity::FilmId;
+use crate::crash_point;
 use crate::disposition::Disposition;
 use crate::report::{Stage, rfc3339};
 
@@ -84,6 +85,35 @@ impl Reason {
     }
 }
 
+/// An entry of the quarantine, as it lies there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Why the film is there.
+    pub reason: Reason,
+    /// The size of the film's copy.
+    pub film_bytes: u64,
+}
+
+/// The entries below `state`, oldest first; what does not read as an entry is none.
+///
+/// # Errors
+/// [`QuarantineError`] where the folder cannot be listed; where there is none, nothing is in it.
+pub fn quarantined_films(state: &Path) -> Result<Vec<Kept>, QuarantineError> {
+    let directory = state.join("quarantine");
+    let entries = match fs::read_dir(&directory).and_then(|entries| entries.collect::<Result<Vec<_>, _>>()) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(QuarantineError { path: directory, source }),
+    };
+    let read = |entry: &fs::DirEntry| -> Option<Kept> {
+        let reason = serde_json::from_slice(&fs::read(entry.path().join(REASON)).ok()?).ok()?;
+        Some(Kept { reason, film_bytes: fs::metadata(entry.path().join(FILM)).ok()?.len() })
+    };
+    let mut kept: Vec<Kept> = entries.iter().filter_map(read).collect();
+    kept.sort_by(|a, b| (&a.reason.quarantined, &a.reason.sha256).cmp(&(&b.reason.quarantined, &b.reason.sha256)));
+    Ok(kept)
+}
+
 /// The quarantine of a state directory.
 #[derive(Clone, Debug)]
 pub struct Quarantine {
@@ -137,11 +167,11 @@ impl Quarantine {
         for (name, content) in [(FILM, bytes), (REASON, &text)] {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished.join(name))?;
             file.write_all(content)?;
-            file.sync_all()?;
+            crash_point::step("quarantine.file", || file.sync_all())?;
         }
-        File::open(unfinished)?.sync_all()?;
-        fs::rename(unfinished, entry)?;
-        File::open(&self.directory)?.sync_all()
+        crash_point::step("quarantine.entry", || File::open(unfinished)?.sync_all())?;
+        crash_point::step("quarantine.rename", || fs::rename(unfinished, entry))?;
+        crash_point::step("quarantine.directory", || File::open(&self.directory)?.sync_all())
     }
 
     /// Removes the oldest entries until one more of `bytes` fits; what cannot be removed stays.
@@ -196,12 +226,15 @@ mod tests {
         assert_eq!(fs::read(entry.join(FILM)).expect("readable"), b"film");
         let text = fs::read_to_string(entry.join(REASON)).expect("readable");
         let told: Reason = serde_json::from_str(&text).expect("JSON");
-        assert_eq!((told.attempts, told.sha256, told.stage), (3, film.to_string(), Stage::Decode));
+        assert_eq!((told.attempts, told.sha256.as_str(), told.stage), (3, film.to_string().as_str(), Stage::Decode));
         assert_eq!(told.acquired, "1970-01-02T00:00:00.000Z");
         for (name, mode) in [("", 0o700), (FILM, 0o600), (REASON, 0o600)] {
             let found = fs::metadata(entry.join(name)).expect("it is there").permissions().mode() & 0o777;
             assert_eq!(found, mode, "{name}");
         }
+        let listed = quarantined_films(state.path()).expect("readable");
+        assert_eq!(listed, [Kept { reason: told, film_bytes: 4 }]);
+        assert_eq!(quarantined_films(&state.path().join("elsewhere")).expect("none is fine"), []);
         // A second failure of the same film changes nothing.
         quarantine.put(film, b"film", &Reason { attempts: 9, ..reason(film) }).expect("writable");
         assert_eq!(fs::read_to_string(entry.join(REASON)).expect("readable"), text);

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::filesystem::{Filesystem, WatchMode};
 use super::identity::{FileIdentity, FilmId, FilmSource};
 use super::ledger::{FilmRecord, Ledger, LedgerError, Outcome, Snapshot};
+use super::mount::{self, Unmounted};
 use super::open::{FolderIdentity, Root};
 use super::scan::{self, Filter};
 use super::watch;
@@ -48,6 +49,8 @@ pub(super) enum SurveyError {
     #[error("the acquisition folder cannot be opened: {0}")]
     Folder(#[source] io::Error),
     #[error(transparent)]
+    Unmounted(Unmounted),
+    #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
@@ -63,6 +66,7 @@ pub(super) fn survey(
     let root = Root::open(&settings.folder).map_err(SurveyError::Folder)?;
     let folder = root.identity().map_err(SurveyError::Folder)?;
     let filesystem = Filesystem::of(&root).map_err(SurveyError::Folder)?;
+    mount::check(settings, ledger, &root, filesystem)?;
     let mut failures = Vec::new();
     let inotify = match (filesystem.mode, watched) {
         (WatchMode::Polling, _) => None,

@@ -49,7 +49,7 @@ pub enum FolderState {
         /// The kind of file system: "local", "nfs", ..
         filesystem: &'static str,
     },
-    /// The folder is not there, or is not ours to list (R16).
+    /// The folder is not there, is not ours to list, or lacks what should be mounted on it (R16).
     Missing {
         /// When that was first noticed.
         since: SystemTime,
@@ -59,6 +59,44 @@ pub enum FolderState {
         /// When the round began.
         since: SystemTime,
     },
+}
+
+/// Lasting faults of the folder, each logged and counted on its own (R15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FolderFault {
+    /// It is not there, or what should be mounted on it is not; once a look.
+    Missing,
+    /// Its file system does not answer; once a minute.
+    Unresponsive,
+    /// Some of its files or folders cannot be looked at; once a round.
+    Round,
+    /// Links and special files lie in it and are passed over; once a round.
+    Special,
+    /// A file cannot be read; once a try.
+    Unreadable,
+    /// A processed film can be neither moved nor deleted; once a try.
+    After,
+    /// The ledger cannot be read or written.
+    Ledger,
+    /// The kernel's events cannot be had: films are found by rounds alone.
+    Events,
+}
+
+/// Whoever counts the folder's faults; called on the folder's own task, so it must not wait.
+#[derive(Clone)]
+pub struct FolderObserver(Arc<dyn Fn(FolderFault) + Send + Sync>);
+
+impl FolderObserver {
+    /// Calls `tell` each time a fault occurs.
+    pub fn new(tell: impl Fn(FolderFault) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl std::fmt::Debug for FolderObserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FolderObserver")
+    }
 }
 
 /// The folder can no longer be watched.
@@ -90,7 +128,7 @@ impl AcquisitionError {
 }
 
 /// Watches the folder until `shutdown`, handing out each whole film once through `out` and telling how it is in
-/// `state`; `pulse` is for the watchdog.
+/// `state`; `observer` hears of every fault, and `pulse` is for the watchdog.
 ///
 /// Films handed out stay the pipeline's; a stop waits for none of them. Jobs that hang in the file system are left to
 /// their threads: the runtime should be shut down with a time limit.
@@ -102,10 +140,11 @@ pub async fn run(
     ledger: Ledger,
     out: mpsc::Sender<Acquired>,
     state: watch::Sender<FolderState>,
+    observer: FolderObserver,
     pulse: Pulse,
     shutdown: CancellationToken,
 ) -> Result<(), AcquisitionError> {
-    Folder::new(settings, ledger, out, state).run(&pulse, &shutdown).await
+    Folder::new(settings, ledger, out, state, observer).run(&pulse, &shutdown).await
 }
 
 pub(super) struct Folder {
@@ -127,24 +166,12 @@ pub(super) struct Folder {
     /// Something happened during the round that it may have missed.
     pub(super) another_round: bool,
     pub(super) next_prune: Instant,
-    pub(super) faults: FaultLog<Fault>,
+    pub(super) faults: FaultLog<FolderFault>,
     pub(super) state: watch::Sender<FolderState>,
+    observer: FolderObserver,
     /// What was done so far, for those who wait for it.
     pub(super) progress: watch::Sender<Progress>,
     out: mpsc::Sender<Acquired>,
-}
-
-/// Lasting faults, each logged on its own (R15).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Fault {
-    Missing,
-    Unresponsive,
-    Round,
-    Special,
-    Unreadable,
-    After,
-    Ledger,
-    Events,
 }
 
 /// Finished jobs by their kind.
@@ -170,6 +197,7 @@ impl Folder {
         ledger: Ledger,
         out: mpsc::Sender<Acquired>,
         state: watch::Sender<FolderState>,
+        observer: FolderObserver,
     ) -> Self {
         let pause = settings.settle.unwrap_or(Duration::from_secs(2));
         let start = now();
@@ -190,6 +218,7 @@ impl Folder {
             next_prune: start,
             faults: FaultLog::new(FAULT_LOG_INTERVAL),
             state,
+            observer,
             progress: watch::Sender::new(Progress::default()),
             out,
         }
@@ -274,7 +303,7 @@ impl Folder {
                 // The next round makes a new inotify object.
                 self.watcher = None;
                 self.round_soon();
-                self.fault(Fault::Events, &error);
+                self.fault(FolderFault::Events, &error);
             }
         }
     }
@@ -284,7 +313,7 @@ impl Folder {
             && now() >= started + STALLED
         {
             self.tell(FolderState::Unresponsive { since });
-            self.fault(Fault::Unresponsive, &"the file system does not answer");
+            self.fault(FolderFault::Unresponsive, &"the file system does not answer");
         }
     }
 
@@ -311,11 +340,12 @@ impl Folder {
         });
     }
 
-    pub(super) fn fault(&mut self, fault: Fault, what: &dyn std::fmt::Display) {
+    pub(super) fn fault(&mut self, fault: FolderFault, what: &dyn std::fmt::Display) {
+        (self.observer.0)(fault);
         if let Some(times) = self.faults.occurred(fault, now()) {
             let total = self.faults.total(&fault);
             match fault {
-                Fault::Missing | Fault::Unresponsive | Fault::Ledger => {
+                FolderFault::Missing | FolderFault::Unresponsive | FolderFault::Ledger => {
                     tracing::error!(?fault, times, total, "acquisition: {what}");
                 }
                 _ => tracing::warn!(?fault, times, total, "acquisition: {what}"),
@@ -351,4 +381,4 @@ async fn next_hint(watcher: &mut Option<Watcher>) -> std::io::Result<Hint> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

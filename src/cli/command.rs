@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use super::{Failure, bench, check_config, completions, demo, predict, run, schema};
+use super::{
+    Failure, bench, check_config, completions, demo, diag, doctor, man, model, predict, replay, run, schema, spool,
+};
 
 /// Watches an X-ray acquisition folder, localizes anatomical landmarks on every new film and publishes them over MQTT.
 ///
@@ -30,10 +32,22 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure each step of a film's way
     Bench(bench::Arguments),
-    /// Print the JSON Schemas of the published documents
-    Schema,
+    /// Install, choose and check model bundles
+    Model(model::Arguments),
+    /// Look at configuration, folder, state, model, broker and machine, and say what to do
+    Doctor(doctor::Arguments),
+    /// Write an archive for whoever helps, without anything a patient could be known by
+    Diag(diag::Arguments),
+    /// List, send again or export what waits in the state of a stopped daemon
+    Spool(spool::Arguments),
+    /// Ask the running daemon for delivered events once more
+    Replay(replay::Arguments),
+    /// Print the JSON Schemas of the published documents, or the whole contract as AsyncAPI
+    Schema(schema::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
+    /// Write the manual pages
+    Man(man::Arguments),
 }
 
 impl Arguments {
@@ -48,8 +62,14 @@ impl Arguments {
             Command::CheckConfig(arguments) => check_config::check_config(arguments),
             Command::Demo(arguments) => demo::demo(arguments),
             Command::Bench(arguments) => bench::bench(arguments),
-            Command::Schema => schema::schema(),
+            Command::Model(arguments) => model::model(arguments),
+            Command::Doctor(arguments) => doctor::doctor(arguments),
+            Command::Diag(arguments) => diag::diag(arguments),
+            Command::Spool(arguments) => spool::spool(arguments),
+            Command::Replay(arguments) => replay::replay(arguments),
+            Command::Schema(arguments) => schema::schema(arguments),
             Command::Completions(arguments) => completions::completions(arguments),
+            Command::Man(arguments) => man::man(arguments),
         }
     }
 }

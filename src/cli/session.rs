@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, Failure};
 use crate::config::{
     AcquisitionSettings, AfterPublish, DaemonSettings, HealthSettings, LogFormat, LogSettings, ModelSettings,
-    MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
+    MountRule, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
 };
 use crate::daemon;
 use crate::mqtt::loopback_broker::{LoopbackBroker, Subscriber};
@@ -136,6 +136,7 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
         site: SiteSettings { site: "demo".to_owned(), device: "here".to_owned() },
         acquisition: AcquisitionSettings {
             folder: root.join("films"),
+            mount: MountRule::Ignored,
             recursive: false,
             rescan: Duration::from_secs(30),
             settle: Some(settle),
@@ -148,8 +149,15 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             remember: Duration::from_secs(86_400),
             pixel_spacing: None,
         },
-        state: StateSettings { directory: root.join("state") },
-        model: ModelSettings { directory: model },
+        state: StateSettings {
+            directory: root.join("state"),
+            warn_free_bytes: 0,
+            stop_free_bytes: 0,
+            ballast_bytes: 0,
+            archive_age: Duration::from_secs(86_400),
+            archive_bytes: 1 << 20,
+        },
+        model: ModelSettings { directory: Some(model.clone()), packaged: model },
         mqtt: MqttSettings {
             host: "127.0.0.1".to_owned(),
             port,
@@ -161,9 +169,10 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             ack_timeout: Duration::from_secs(30),
             max_backoff: Duration::from_secs(1),
             max_packet_bytes: 128 << 10,
+            commands: false,
         },
         result: ResultSettings { require_subscriber: false, fresh: Duration::from_secs(300), token_key_file: None },
-        daemon: DaemonSettings { drain: Duration::from_secs(5), budget: PATIENCE },
+        daemon: DaemonSettings { drain: Duration::from_secs(5), budget: PATIENCE, canary: None },
         health: HealthSettings { listen: None, host_name: None, overlays: 0, overlays_bytes: 0 },
         log: LogSettings { filter: "warn".to_owned(), format: LogFormat::Text },
     }

@@ -1,8 +1,8 @@
 //! Every default of the configuration, in one place.
 
 use super::file::{
-    AcquisitionSection, After, DaemonSection, HealthSection, LogFormatName, LogSection, MqttSection, ResultSection,
-    StateSection,
+    AcquisitionSection, After, DaemonSection, HealthSection, LogFormatName, LogSection, MountRule, MqttSection,
+    ResultSection, StateSection,
 };
 
 /// Where the configuration is looked for when the command line does not say.
@@ -21,6 +21,7 @@ impl Default for AcquisitionSection {
     fn default() -> Self {
         Self {
             folder: None,
+            mount: MountRule::Remembered,
             recursive: true,
             rescan_s: 30,
             settle_ms: None,
@@ -39,7 +40,14 @@ impl Default for AcquisitionSection {
 
 impl Default for StateSection {
     fn default() -> Self {
-        Self { directory: "/var/lib/landmarkd".into() }
+        Self {
+            directory: "/var/lib/landmarkd".into(),
+            warn_free_mib: 1024,
+            stop_free_mib: 128,
+            ballast_mib: 16,
+            archive_days: 30,
+            archive_mib: 256,
+        }
     }
 }
 
@@ -60,6 +68,7 @@ impl Default for MqttSection {
             ack_timeout_s: 30,
             max_backoff_s: 60,
             max_packet_kib: 128,
+            commands: false,
         }
     }
 }
@@ -72,7 +81,7 @@ impl Default for ResultSection {
 
 impl Default for DaemonSection {
     fn default() -> Self {
-        Self { drain_s: 20, budget_s: 60 }
+        Self { drain_s: 20, budget_s: 60, canary_s: 3600 }
     }
 }
 

@@ -47,6 +47,8 @@ pub struct SiteSection {
 pub struct AcquisitionSection {
     /// The watched folder; required.
     pub folder: Option<PathBuf>,
+    /// Whether something must be mounted on the folder (R16).
+    pub mount: MountRule,
     /// Sub-folders too.
     pub recursive: bool,
     /// Between two listings of the whole folder (R1).
@@ -73,6 +75,18 @@ pub struct AcquisitionSection {
     pub pixel_spacing_mm: Option<[f64; 2]>,
 }
 
+/// `acquisition.mount`: when an existing folder counts as missing because nothing is mounted on it (R16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountRule {
+    /// When it was a share at the last look and is an ordinary folder of this machine now.
+    Remembered,
+    /// When it lies on the same file system as the folder above it.
+    Required,
+    /// Never.
+    Ignored,
+}
+
 /// `acquisition.after`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -91,6 +105,16 @@ pub enum After {
 pub struct StateSection {
     /// Ledger, outbox and quarantine live below it.
     pub directory: PathBuf,
+    /// Free space below which the device is degraded (R41).
+    pub warn_free_mib: u64,
+    /// And below which no film is taken.
+    pub stop_free_mib: u64,
+    /// Thrown off when the disk is full.
+    pub ballast_mib: u64,
+    /// How long delivered events are kept.
+    pub archive_days: u64,
+    /// And how many bytes of them.
+    pub archive_mib: u64,
 }
 
 /// `[model]`
@@ -133,6 +157,8 @@ pub struct MqttSection {
     pub max_backoff_s: u64,
     /// Our own limit on a packet (R22).
     pub max_packet_kib: u32,
+    /// Whether the device can be asked for a replay and a sign of life.
+    pub commands: bool,
 }
 
 /// `[result]`
@@ -155,6 +181,8 @@ pub struct DaemonSection {
     pub drain_s: u64,
     /// How long one piece of work may take (R35).
     pub budget_s: u64,
+    /// Between two tries of the golden film; 0: none.
+    pub canary_s: u64,
 }
 
 /// `[health]`

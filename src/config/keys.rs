@@ -50,6 +50,11 @@ pub(super) const KEYS: &[Key] = &[
     key("site.name", TOPIC_LEVEL, "it is the third level of every topic, xr/v1/<site>/<device>/.."),
     key("site.device", TOPIC_LEVEL, "it is the fourth level of every topic, xr/v1/<site>/<device>/.."),
     key("acquisition.folder", Allowed::AbsolutePath, "give the absolute path of the folder that receives the films"),
+    key(
+        "acquisition.mount",
+        Allowed::OneOf(&["remembered", "required", "ignored"]),
+        "remembered notices that a share is gone; required is for a disk that is mounted on the folder",
+    ),
     key("acquisition.recursive", Allowed::Flag, "false watches the folder itself only"),
     key("acquisition.rescan_s", Allowed::Whole(1, 3600, "seconds"), "30 suits most folders"),
     key(
@@ -75,10 +80,16 @@ pub(super) const KEYS: &[Key] = &[
         "leave it out to report pixels only where a film states no scale",
     ),
     key("state.directory", Allowed::AbsolutePath, "/var/lib/landmarkd is what the unit provides"),
+    key("state.warn_free_mib", Allowed::Whole(0, 1_048_576, "MiB"), "1024 leaves time to act"),
+    key("state.stop_free_mib", Allowed::Whole(0, 1_048_576, "MiB"), "128 lets what was begun come to its end"),
+    key("state.ballast_mib", Allowed::Whole(0, 1024, "MiB"), "16 hold the results of a few hundred films"),
+    key("state.archive_days", Allowed::Whole(0, 3650, "days"), "30 outlasts most holidays of a subscriber"),
+    key("state.archive_mib", Allowed::Whole(0, 65_536, "MiB"), "256 hold 100000 events"),
     key(
         "model.directory",
         Allowed::AbsolutePath,
-        "leave it out for models/ceph19-nfdp here, beside the program or below /usr/share/landmarkd",
+        "leave it out to serve with what `landmarkd model activate` chose, or else with models/ceph19-nfdp here, beside \
+         the program or below /usr/share/landmarkd",
     ),
     key("mqtt.host", Allowed::Text("a host name or address, without scheme or port", is_host), "the port is mqtt.port"),
     key("mqtt.port", Allowed::Whole(1, 65_535, "(TCP port)"), "leave it out for 8883 with TLS and 1883 without"),
@@ -102,6 +113,7 @@ pub(super) const KEYS: &[Key] = &[
     key("mqtt.ack_timeout_s", Allowed::Whole(1, 3600, "seconds"), "30 suits most links"),
     key("mqtt.max_backoff_s", Allowed::Whole(1, 3600, "seconds"), "60 suits most brokers"),
     key("mqtt.max_packet_kib", Allowed::Whole(16, 1024, "KiB"), "128 holds every event (at most 64 KiB)"),
+    key("mqtt.commands", Allowed::Flag, "true lets whoever may write to cmd/replay ask for delivered events again"),
     key("result.require_subscriber", Allowed::Flag, "true holds a result until somebody has taken it"),
     key("result.fresh_s", Allowed::Whole(1, 604_800, "seconds"), "300 suits most sites"),
     key("result.token_key_file", Allowed::SecretFile, SECRET_REMEDY),
@@ -115,6 +127,11 @@ pub(super) const KEYS: &[Key] = &[
         "daemon.budget_s",
         Allowed::Whole(1, 3600, "seconds"),
         "60 suits every film; a stage that hangs for longer is restarted by the watchdog of the unit",
+    ),
+    key(
+        "daemon.canary_s",
+        Allowed::Whole(0, 604_800, "seconds"),
+        "3600 has the network tried on its golden film every hour that no film comes; 0 switches that off",
     ),
     key(
         "health.listen",
@@ -142,7 +159,35 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
+/// The texts that tell of the device and its broker, and of nobody else.
+const NAMES_NOBODY: &[&str] = &[
+    "site.name",
+    "site.device",
+    "acquisition.done_marker",
+    "state.directory",
+    "model.directory",
+    "mqtt.host",
+    "mqtt.client_id",
+    "mqtt.username",
+    "mqtt.password_file",
+    "mqtt.ca_file",
+    "mqtt.client_cert_file",
+    "mqtt.client_key_file",
+    "result.token_key_file",
+    "health.listen",
+    "health.host_name",
+    "log.filter",
+];
+
 impl Key {
+    /// Whether what it holds can be shown to others: a number, a word of a closed set, or a text known to be harmless.
+    pub(super) fn names_nobody(&self) -> bool {
+        match self.allowed {
+            Allowed::Whole(..) | Allowed::Flag | Allowed::OneOf(_) | Allowed::Spacing => true,
+            Allowed::AbsolutePath | Allowed::SecretFile | Allowed::Text(..) => NAMES_NOBODY.contains(&self.name),
+        }
+    }
+
     /// The section and the key's name in it.
     pub(super) fn parts(&self) -> (&'static str, &'static str) {
         self.name.split_once('.').expect("every name has a section")
@@ -244,6 +289,13 @@ mod tests {
     #[test]
     fn the_table_has_exactly_the_keys_of_the_mirror() {
         assert_eq!(KEYS.iter().map(|key| key.name.to_owned()).collect::<BTreeSet<_>>(), mirror_keys());
+    }
+
+    #[test]
+    fn only_the_folders_of_films_are_withheld() {
+        let withheld: Vec<_> = KEYS.iter().filter(|key| !key.names_nobody()).map(|key| key.name).collect();
+        assert_eq!(withheld, ["acquisition.folder", "acquisition.after_folder"]);
+        assert!(NAMES_NOBODY.iter().all(|name| find(name).is_some()), "a key of the list is there no more");
     }
 
     #[test]

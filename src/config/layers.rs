@@ -63,6 +63,17 @@ impl Merged {
     /// The configuration in force as TOML, each value with its source behind it.
     #[must_use]
     pub fn to_toml(&self) -> String {
+        self.printed(|_| true)
+    }
+
+    /// The same for others to read: the folders of films, which people name after their own habits, are withheld, and
+    /// so is every text that is not known to name nobody.
+    #[must_use]
+    pub fn to_toml_that_names_nobody(&self) -> String {
+        self.printed(Key::names_nobody)
+    }
+
+    fn printed(&self, is_shown: impl Fn(&Key) -> bool) -> String {
         let table = toml::Table::try_from(&self.file).expect("the mirror is plain data");
         let mut text = String::from("# The configuration in force, and where each value comes from.\n");
         let mut section = "";
@@ -73,6 +84,9 @@ impl Merged {
                 text.push_str(&format!("\n[{section}]\n"));
             }
             match table[section].get(name) {
+                Some(_) if !is_shown(key) => {
+                    text.push_str(&format!("# {name} is withheld: {}\n", self.origin(key.name)))
+                }
                 Some(value) => text.push_str(&format!("{name} = {value}  # {}\n", self.origin(key.name))),
                 None => text.push_str(&format!("# {name} is not set: {}\n", key.remedy)),
             }
@@ -189,6 +203,31 @@ fn is_layer(path: &Path) -> bool {
 
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
+}
+
+/// What is taken can be printed, and the print means the same. Text behind a zero byte is a variable's.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (file, variable) = text.split_once('\0').unwrap_or((&text, ""));
+    let read = |text: &str, variable: &str| {
+        let mut layers = Layers::default();
+        layers.add_file(Path::new("/landmarkd.toml"), text);
+        let (name, value) = variable.split_once('=').unwrap_or(("", ""));
+        layers.add_variable(name, value);
+        layers.merge(Path::new("/landmarkd.toml"))
+    };
+    match read(file, variable) {
+        Ok(merged) => {
+            let again = read(&merged.to_toml(), "").expect("what is printed is a configuration");
+            assert_eq!(again.file, merged.file, "the print says something else");
+            let surroundings = super::load::Surroundings { credentials: "/c".into(), default_model: "/m".into() };
+            if let Err(errors) = super::validate(&merged, &surroundings) {
+                assert!(!errors.to_string().is_empty(), "an error says what is wrong");
+            }
+        }
+        Err(errors) => assert!(!errors.to_string().is_empty(), "an error says what is wrong"),
+    }
 }
 
 #[cfg(test)]

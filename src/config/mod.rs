@@ -15,7 +15,9 @@ mod validate;
 
 pub use defaults::CONFIG_FILE;
 pub use error::{ConfigError, ConfigErrors, Origin, Suggestion};
-pub use file::ConfigFile;
+pub use file::{ConfigFile, MountRule};
+#[cfg(feature = "fuzzing")]
+pub(crate) use layers::fuzz;
 pub use layers::{ENVIRONMENT_PREFIX, Merged};
 pub use load::{Loaded, MODEL_NAME, Surroundings, default_model_directory, load};
 pub use settings::{

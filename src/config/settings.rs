@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::file::MountRule;
 use crate::geometry::PixelSpacing;
 
 /// Everything the daemon was told, checked.
@@ -64,6 +65,8 @@ pub struct SiteSettings {
 pub struct AcquisitionSettings {
     /// Absolute path of the watched folder; it may be missing at start (R16).
     pub folder: PathBuf,
+    /// When an existing folder counts as missing because nothing is mounted on it (R16).
+    pub mount: MountRule,
     /// Whether its sub-folders are watched too.
     pub recursive: bool,
     /// How often the whole folder is listed, whatever inotify says (R1).
@@ -104,13 +107,25 @@ pub enum AfterPublish {
 pub struct StateSettings {
     /// Absolute path; ledger, outbox and quarantine live below it.
     pub directory: PathBuf,
+    /// Free space below which the device is degraded (R41).
+    pub warn_free_bytes: u64,
+    /// Free space below which no film is taken.
+    pub stop_free_bytes: u64,
+    /// Room that is held and given up when the disk is full.
+    pub ballast_bytes: u64,
+    /// For how long delivered events are kept.
+    pub archive_age: Duration,
+    /// How many bytes of them; beyond it the oldest go, however young.
+    pub archive_bytes: u64,
 }
 
 /// Which bundle serves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSettings {
-    /// The bundle's directory.
-    pub directory: PathBuf,
+    /// A fixed bundle, whatever is installed; absent: the active one of the store below the state directory.
+    pub directory: Option<PathBuf>,
+    /// The bundle that serves where neither is.
+    pub packaged: PathBuf,
 }
 
 /// The broker and how to reach it.
@@ -136,6 +151,8 @@ pub struct MqttSettings {
     pub max_backoff: Duration,
     /// Our own limit on a packet; the broker's may be lower (R22).
     pub max_packet_bytes: u32,
+    /// Whether the command topics are subscribed to.
+    pub commands: bool,
 }
 
 /// TLS towards the broker.
@@ -174,6 +191,8 @@ pub struct DaemonSettings {
     pub drain: Duration,
     /// How long one piece of work, a film or an answer of the disk, may take before the watchdog gives up (R35).
     pub budget: Duration,
+    /// How often the golden film is tried on the live path while it is idle; absent: never.
+    pub canary: Option<Duration>,
 }
 
 /// What is shown over HTTP (R45).

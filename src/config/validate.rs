@@ -87,6 +87,7 @@ impl Check<'_> {
         };
         AcquisitionSettings {
             folder,
+            mount: section.mount,
             recursive: section.recursive,
             rescan: Duration::from_secs(section.rescan_s),
             settle,
@@ -106,18 +107,29 @@ impl Check<'_> {
     }
 
     fn state(&mut self, section: &StateSection, acquisition: &AcquisitionSection) -> StateSettings {
-        let StateSection { directory } = section;
+        let StateSection { directory, warn_free_mib, stop_free_mib, ballast_mib, archive_days, archive_mib } = section;
+        if stop_free_mib > warn_free_mib {
+            let problem = format!("is above state.warn_free_mib = {warn_free_mib}");
+            let remedy = "a warning that comes after films have stopped is none: raise warn_free_mib";
+            self.conflict("state.stop_free_mib", stop_free_mib, problem, remedy);
+        }
         if let Some(folder) = acquisition.folder.as_deref().filter(|folder| directory.starts_with(folder)) {
             let problem = format!("lies in the watched folder {}", folder.display());
             self.conflict("state.directory", quoted(directory), problem, "the watched folder is not ours to write in");
         }
-        StateSettings { directory: directory.clone() }
+        StateSettings {
+            directory: directory.clone(),
+            warn_free_bytes: warn_free_mib << 20,
+            stop_free_bytes: stop_free_mib << 20,
+            ballast_bytes: ballast_mib << 20,
+            archive_age: Duration::from_secs(archive_days * 86_400),
+            archive_bytes: archive_mib << 20,
+        }
     }
 
     fn model(&self, section: &ModelSection) -> ModelSettings {
         let ModelSection { directory } = section;
-        let directory = directory.clone().unwrap_or_else(|| self.surroundings.default_model.clone());
-        ModelSettings { directory }
+        ModelSettings { directory: directory.clone(), packaged: self.surroundings.default_model.clone() }
     }
 
     fn mqtt(&mut self, section: &MqttSection, site: &SiteSettings) -> MqttSettings {
@@ -161,6 +173,7 @@ impl Check<'_> {
             ack_timeout: Duration::from_secs(section.ack_timeout_s),
             max_backoff: Duration::from_secs(section.max_backoff_s),
             max_packet_bytes: section.max_packet_kib << 10,
+            commands: section.commands,
         }
     }
 
@@ -244,8 +257,12 @@ impl Check<'_> {
 }
 
 fn daemon_settings(section: &DaemonSection) -> DaemonSettings {
-    let DaemonSection { drain_s, budget_s } = section;
-    DaemonSettings { drain: Duration::from_secs(*drain_s), budget: Duration::from_secs(*budget_s) }
+    let DaemonSection { drain_s, budget_s, canary_s } = section;
+    DaemonSettings {
+        drain: Duration::from_secs(*drain_s),
+        budget: Duration::from_secs(*budget_s),
+        canary: (*canary_s > 0).then(|| Duration::from_secs(*canary_s)),
+    }
 }
 
 fn log_settings(section: &LogSection) -> LogSettings {
@@ -287,7 +304,7 @@ mod tests {
         let settings = settings(&format!("{SITE}{FOLDER}")).expect("nothing else is required");
         assert_eq!(settings.mqtt.client_id, "landmarkd-clinic-ceph");
         assert_eq!((settings.mqtt.host.as_str(), settings.mqtt.port), ("localhost", 1883));
-        assert_eq!(settings.model.directory, Path::new("/m/ceph"));
+        assert_eq!((settings.model.directory, settings.model.packaged.as_path()), (None, Path::new("/m/ceph")));
         assert_eq!(settings.acquisition.rescan, Duration::from_secs(30));
         assert_eq!(settings.acquisition.max_file_bytes, 268_435_456);
         assert_eq!(settings.acquisition.max_pixels, 100_000_000);
@@ -342,6 +359,10 @@ mod tests {
             (
                 format!("{SITE}{FOLDER}[state]\ndirectory = \"/srv/films/state\"\n"),
                 "landmarkd.toml:7: state.directory = \"/srv/films/state\" lies in the watched folder /srv/films; the",
+            ),
+            (
+                format!("{SITE}{FOLDER}[state]\nwarn_free_mib = 64\n"),
+                "landmarkd.toml:1: state.stop_free_mib = 128 is above state.warn_free_mib = 64; a warning that",
             ),
             (
                 format!("{SITE}{FOLDER}[mqtt]\nhost = \"192.0.2.7\"\n"),

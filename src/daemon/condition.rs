@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::disk::Level;
 use crate::acquisition::{FolderState, WatchMode};
 use crate::report::{Condition, FolderState as ReportedFolder, ModelInfo, Reason};
 
@@ -24,15 +25,20 @@ impl ConditionBoard {
         self.sender.subscribe()
     }
 
-    /// From now on this model serves, under a configuration that is right, in safe mode or not.
-    pub(super) fn serves(&self, model: ModelInfo, is_safe: bool) {
+    /// From now on this model serves, under a configuration that is right: in safe mode or not, and in the place of one
+    /// that was taken out of service or not.
+    pub(super) fn serves(&self, model: ModelInfo, is_safe: bool, is_rolled_back: bool) {
         self.sender.send_if_modified(|condition| {
             let before = condition.clone();
             condition.reasons.remove(&Reason::ConfigRejected);
-            if is_safe {
-                condition.reasons.insert(Reason::SafeMode);
-            } else {
-                condition.reasons.remove(&Reason::SafeMode);
+            // Its network was loaded anew and has passed its self-test.
+            condition.reasons.remove(&Reason::CanaryFailed);
+            for (reason, holds) in [(Reason::SafeMode, is_safe), (Reason::ModelRolledBack, is_rolled_back)] {
+                if holds {
+                    condition.reasons.insert(reason);
+                } else {
+                    condition.reasons.remove(&reason);
+                }
             }
             condition.model = Some(model);
             *condition != before
@@ -44,8 +50,33 @@ impl ConditionBoard {
         self.sender.send_if_modified(|condition| condition.reasons.insert(Reason::ConfigRejected));
     }
 
+    /// The golden film was tried on the live path, and failed or not.
+    pub(super) fn canary(&self, failed: bool) {
+        self.sender.send_if_modified(|condition| {
+            if failed {
+                condition.reasons.insert(Reason::CanaryFailed)
+            } else {
+                condition.reasons.remove(&Reason::CanaryFailed)
+            }
+        });
+    }
+
     pub(super) fn film_finished(&self, now: SystemTime) {
         self.sender.send_modify(|condition| condition.last_film = Some(now));
+    }
+
+    /// So much is free on the disk of the state (R41).
+    pub(super) fn disk(&self, level: Level) {
+        self.sender.send_if_modified(|condition| {
+            let before = condition.reasons.clone();
+            condition.reasons.retain(|reason| !matches!(reason, Reason::DiskLow | Reason::DiskFull));
+            match level {
+                Level::Plenty => {}
+                Level::Low => drop(condition.reasons.insert(Reason::DiskLow)),
+                Level::Full => drop(condition.reasons.insert(Reason::DiskFull)),
+            }
+            condition.reasons != before
+        });
     }
 
     fn folder(&self, state: FolderState) {
@@ -99,11 +130,29 @@ mod tests {
         let watching = board.subscribe();
         board.config_rejected();
         assert!(watching.borrow().reasons.contains(&Reason::ConfigRejected));
-        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, true);
-        assert_eq!(watching.borrow().reasons.iter().collect::<Vec<_>>(), [&Reason::SafeMode]);
-        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, false);
+        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, true, true);
+        let reasons: Vec<_> = watching.borrow().reasons.iter().copied().collect();
+        assert_eq!(reasons, [Reason::SafeMode, Reason::ModelRolledBack]);
+        board.serves(ModelInfo { version: "2.0.0".to_owned(), ..model() }, false, false);
         assert!(watching.borrow().reasons.is_empty());
         assert_eq!(watching.borrow().model.as_ref().map(|model| model.version.as_str()), Some("2.0.0"));
+    }
+
+    #[test]
+    fn the_disk_has_one_reason_at_a_time() {
+        let board = ConditionBoard::new(model());
+        let mut watching = board.subscribe();
+        board.folder(FolderState::Missing { since: SystemTime::UNIX_EPOCH });
+        for (level, reasons) in [
+            (Level::Low, vec![Reason::FolderMissing, Reason::DiskLow]),
+            (Level::Full, vec![Reason::FolderMissing, Reason::DiskFull]),
+            (Level::Plenty, vec![Reason::FolderMissing]),
+        ] {
+            board.disk(level);
+            assert_eq!(watching.borrow_and_update().reasons.iter().copied().collect::<Vec<_>>(), reasons);
+            board.disk(level);
+            assert!(!watching.has_changed().expect("there"), "told twice");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use tracing::warn;
 use super::start::{PANICKED, Serving, State, prepare, ready};
 use crate::config::Settings;
 
-/// Readies what serves under the new settings while the old ones still do: bundle, topics, the broker's files, the
-/// self-test. Where there is no error the old parties can be stopped and new ones started.
+/// Readies what serves under the new settings while the old ones still do: topics, the broker's files, the bundle and
+/// its self-test; nothing that may fail comes after a bundle is chosen but the bundle itself. Where there is no error the old parties can be stopped and new ones started.
 ///
 /// # Errors
 /// In words, why the old settings stay.
@@ -25,7 +25,7 @@ pub(super) async fn renew(
     let settings = new.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(&settings)).await.map_err(|_| PANICKED)?;
     let prepared = prepared.map_err(|error| format!("{error:#}"))?;
-    let serving = ready(new, prepared, &state.store).await.map_err(|error| error.to_string())?;
+    let serving = ready(new, prepared, state).await.map_err(|error| error.to_string())?;
     Ok(Box::new(serving))
 }
 
@@ -37,7 +37,7 @@ pub(super) fn is_same_device(old: &Settings, new: &Settings) -> bool {
 
 /// The first key whose new value holds from a restart on: the state stays open, and with it its keys.
 fn needs_restart(old: &Settings, new: &Settings) -> Option<&'static str> {
-    if old.state != new.state {
+    if old.state.directory != new.state.directory {
         Some("state.directory")
     } else if old.result.token_key_file != new.result.token_key_file {
         Some("result.token_key_file")
@@ -65,6 +65,7 @@ mod tests {
         let old = settings("");
         for (extra, expected) in [
             ("", None),
+            ("[state]\narchive_days = 1", None),
             ("rescan_s = 5\n[mqtt]\nport = 1\n[model]\ndirectory = \"/m2\"\n[daemon]\ndrain_s = 1", None),
             ("[state]\ndirectory = \"/var/lib/other\"", Some("state.directory")),
             ("[result]\ntoken_key_file = \"token-key\"", Some("result.token_key_file")),

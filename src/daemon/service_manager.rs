@@ -29,6 +29,11 @@ pub(super) fn reloading() {
     }
 }
 
+/// What is under way, a start above all, needs so much more time from now on.
+pub(super) fn more_time(time: Duration) {
+    notify(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
+}
+
 /// A stop was asked for.
 pub(super) fn stopping() {
     notify(&[NotifyState::Stopping]);

@@ -8,22 +8,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use super::bundles::{Bundles, Chosen};
 use super::condition::ConditionBoard;
-use super::starts;
 use super::supervise::{Ended, supervise};
 use super::visible::{self, Visible, Waiting};
-use crate::acquisition::{Ledger, Quarantine, Withdrawn};
-use crate::analysis::{Analyst, AnalystOptions};
+use super::worker::WorkerError;
+use super::{disk, starts};
+use crate::acquisition::{AttemptMark, Ledger, Quarantine, QuarantineError};
+use crate::analysis::{Analyst, AnalystOptions, Golden};
 use crate::config::Settings;
 use crate::health;
 use crate::inference::SELF_TEST_TOLERANCE_PX;
-use crate::model::Bundle;
+use crate::model::{Bundle, End, RolledBack};
 use crate::mqtt::{self, LinkState};
 use crate::outbox::Outbox;
 use crate::report::{EventKind, Topics};
-use crate::store::Store;
+use crate::store::{DiskRoom, Store, is_full};
 
 /// A panic's own words may quote a film (R31); the journal has its place in the source.
 pub(super) const PANICKED: &str = "a part of the daemon panicked";
@@ -50,13 +52,22 @@ pub type Reloads = mpsc::Receiver<Result<Settings, String>>;
 /// [`DaemonError::Unfit`] before anything runs; [`DaemonError::Failed`] when a party ends early.
 pub async fn run(settings: Settings, mut reloads: Reloads, shutdown: CancellationToken) -> Result<(), DaemonError> {
     let prepared = prepare(&settings).map_err(DaemonError::Unfit)?;
+    let room = DiskRoom::patient(&settings.state.directory);
+    let _attended = AbortOnDropHandle::new(tokio::spawn(disk::attend(room.clone(), shutdown.clone())));
     let opened = tokio::task::spawn_blocking({
-        let settings = settings.clone();
-        move || open(&settings)
+        let (settings, room) = (settings.clone(), room.clone());
+        move || open(&settings, room)
     });
-    let state = opened.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Failed)?;
+    let state = match opened.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))? {
+        Ok(state) => state,
+        // It waited for room until it was to stop.
+        Err(_) if room.refused() => return Ok(()),
+        Err(error) => return Err(DaemonError::Failed(error)),
+    };
+    // Dropped before the state, whose last words must not wait for room.
+    let _ended = disk::GiveUp(room);
     let run = starts::begin(state.store.database());
-    let mut serving = match ready(settings, prepared, &state.store).await {
+    let mut serving = match ready(settings, prepared, &state).await {
         Ok(serving) => serving,
         Err(error) => {
             if matches!(error, DaemonError::Unfit(_)) {
@@ -86,12 +97,20 @@ pub async fn run(settings: Settings, mut reloads: Reloads, shutdown: Cancellatio
     )));
     loop {
         let ended = supervise(serving, &state, &condition, &visible, &links, &mut reloads, &shutdown).await;
-        match ended.map_err(DaemonError::Failed)? {
-            Ended::Stopped => {
+        match ended {
+            Ok(Ended::Stopped) => {
                 starts::end_cleanly(state.store.database(), run);
+                state.note(End::Clean).await;
                 return Ok(());
             }
-            Ended::Renewed(renewed) => serving = *renewed,
+            Ok(Ended::Renewed(renewed)) => serving = *renewed,
+            Err(error) => {
+                // What is not noted counts against the bundle.
+                if !error.downcast_ref().is_some_and(WorkerError::is_the_models) {
+                    state.note(End::Clean).await;
+                }
+                return Err(DaemonError::Failed(error));
+            }
         }
     }
 }
@@ -101,13 +120,16 @@ pub(super) struct Serving {
     pub(super) settings: Settings,
     pub(super) topics: Topics,
     pub(super) analyst: Analyst,
+    /// To try the analyst with while it serves.
+    pub(super) golden: Golden,
+    /// The installed bundle that was taken out of service for this one.
+    pub(super) rolled_back: Option<RolledBack>,
     /// Safe mode holds until then.
     pub(super) safe_until: Option<Instant>,
 }
 
 /// What must be right before anything starts.
 pub(super) struct Prepared {
-    bundle: Bundle,
     topics: Topics,
 }
 
@@ -117,48 +139,101 @@ pub(super) struct State {
     pub(super) outbox: Arc<Outbox>,
     pub(super) ledger: Ledger,
     pub(super) quarantine: Quarantine,
-    pub(super) withdrawn: Arc<Withdrawn>,
+    pub(super) attempt_mark: Arc<AttemptMark>,
+    pub(super) bundles: Arc<Bundles>,
     /// How many events waited at the start, and when the oldest of them was acquired.
     pub(super) waiting: (u64, Option<SystemTime>),
 }
 
-/// Blocking: it reads the bundle.
-pub(super) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
-    let bundle = Bundle::open(&settings.model.directory)?;
-    let topics = Topics::new(&settings.site.site, &settings.site.device)?;
-    mqtt::check(&settings.mqtt)?;
-    Ok(Prepared { bundle, topics })
+impl State {
+    /// Notes how the run with the present bundle ended.
+    async fn note(&self, end: End) {
+        let bundles = Arc::clone(&self.bundles);
+        // Where it cannot be run the process is going away, and the run counts as one that died.
+        let _noted = tokio::task::spawn_blocking(move || bundles.ended(end)).await;
+    }
 }
 
-fn open(settings: &Settings) -> anyhow::Result<State> {
+/// Blocking: it reads the broker's files.
+pub(super) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
+    let topics = Topics::new(&settings.site.site, &settings.site.device)?;
+    mqtt::check(&settings.mqtt)?;
+    Ok(Prepared { topics })
+}
+
+/// Blocking: it reads and writes the state.
+pub(super) fn open(settings: &Settings, room: DiskRoom) -> anyhow::Result<State> {
     let directory = &settings.state.directory;
-    let store = Store::open(directory, settings.result.token_key_file.as_deref())?;
+    let store = Store::open_in(room.clone(), directory, settings.result.token_key_file.as_deref())?;
     let outbox = Arc::new(Outbox::open(&store)?);
     let ledger = Ledger::open(Arc::clone(store.database()))?;
-    let quarantine = Quarantine::open(directory)?;
-    let withdrawn = Withdrawn::open(directory).with_context(|| format!("cannot write in {}", directory.display()))?;
-    if let Some(film) = withdrawn.settle(&ledger, SystemTime::now())? {
-        info!("an attempt on film {} does not count: its result could not be written", &film.to_string()[..12]);
+    let quarantine =
+        room.wait_while(|error: &QuarantineError| is_full(&error.source), || Quarantine::open(directory))?;
+    let attempt_mark = room
+        .wait_for(|| AttemptMark::open(directory, store.boot()))
+        .with_context(|| format!("cannot write in {}", directory.display()))?;
+    if let Some(film) = attempt_mark.settle(&ledger, SystemTime::now())? {
+        warn!("the daemon ended while it worked on film {}: that is an attempt", &film.to_string()[..12]);
     }
     let waiting = outbox.len()?;
     info!("state in {}: epoch {}, {waiting} events wait for the broker", directory.display(), store.epoch());
     let heads = [outbox.head(EventKind::Result)?, outbox.head(EventKind::Error)?];
     let since = heads.into_iter().flatten().map(|head| head.draft.acquired).min();
-    Ok(State { store, outbox, ledger, quarantine, withdrawn: Arc::new(withdrawn), waiting: (waiting, since) })
+    let (attempt_mark, bundles, waiting) = (Arc::new(attempt_mark), Arc::default(), (waiting, since));
+    Ok(State { store, outbox, ledger, quarantine, attempt_mark, bundles, waiting })
 }
 
-/// Loads the network and tries it on the golden film, off the runtime's threads; the bundle's bytes are then let go.
-pub(super) async fn ready(settings: Settings, prepared: Prepared, store: &Store) -> Result<Serving, DaemonError> {
+/// Chooses the bundle and has its network pass the self-test, off the runtime's threads; its bytes are then let go.
+///
+/// Where an installed bundle fails here although it passed in a process of its own, the one before it takes its place.
+///
+/// # Errors
+/// [`DaemonError::Failed`] where no installed bundle can serve; [`DaemonError::Unfit`] where the only one there is
+/// cannot.
+pub(super) async fn ready(settings: Settings, prepared: Prepared, state: &State) -> Result<Serving, DaemonError> {
+    let Prepared { topics } = prepared;
+    let mut chosen = choose(&settings, state).await?;
+    loop {
+        let Chosen { bundle, installed, rolled_back } = chosen;
+        let error = match load(bundle, &settings, &state.store).await {
+            Ok((analyst, golden)) => {
+                if installed.is_none() {
+                    state.note(End::Clean).await;
+                }
+                return Ok(Serving { settings, topics, analyst, golden, rolled_back, safe_until: None });
+            }
+            Err(error) => error,
+        };
+        let Some(id) = installed else { return Err(error) };
+        let failed = || End::SelfTestFailed { reason: error.to_string() };
+        state.note(failed()).await;
+        chosen = choose(&settings, state).await?;
+        if chosen.installed == Some(id) {
+            // There is no way back, and it would fail again.
+            state.note(failed()).await;
+            return Err(match error {
+                DaemonError::Unfit(error) | DaemonError::Failed(error) => DaemonError::Failed(error),
+            });
+        }
+    }
+}
+
+async fn choose(settings: &Settings, state: &State) -> Result<Chosen, DaemonError> {
+    let (bundles, settings) = (Arc::clone(&state.bundles), settings.clone());
+    let chosen = tokio::task::spawn_blocking(move || bundles.choose(&settings)).await;
+    chosen.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?
+}
+
+async fn load(bundle: Bundle, settings: &Settings, store: &Store) -> Result<(Analyst, Golden), DaemonError> {
     let options = AnalystOptions {
         max_pixels: settings.acquisition.max_pixels,
         pixel_spacing: settings.acquisition.pixel_spacing,
         token_key: store.token_key().clone(),
     };
-    let Prepared { bundle, topics } = prepared;
     let tried = tokio::task::spawn_blocking(move || {
         let mut analyst = Analyst::new(&bundle, options)?;
         let off_px = analyst.self_test(&bundle)?;
-        if off_px > SELF_TEST_TOLERANCE_PX {
+        if off_px.is_nan() || off_px > SELF_TEST_TOLERANCE_PX {
             return Err(anyhow!(
                 "the self-test failed: on the bundle's golden film a landmark is {off_px:.2} px from where it should \
                  be, {SELF_TEST_TOLERANCE_PX} px are allowed; reinstall the model bundle"
@@ -170,12 +245,12 @@ pub(super) async fn ready(settings: Settings, prepared: Prepared, store: &Store)
         }
         let model = analyst.model();
         info!("{} {} on {}: self-test within {off_px:.3} px", model.name, model.version, model.backend);
+        let golden = Golden::of(&bundle);
         drop(bundle);
         return_freed_memory();
-        Ok(analyst)
+        Ok((analyst, golden))
     });
-    let analyst = tried.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Unfit)?;
-    Ok(Serving { settings, topics, analyst, safe_until: None })
+    tried.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Unfit)
 }
 
 /// Gives the system back what loading a network has freed: its file, its graph and its plain kernels, about a hundred

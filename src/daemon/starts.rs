@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use crate::crash_point;
 use redb::{Database, ReadableTable, TableDefinition};
 use tracing::warn;
 
@@ -85,7 +86,7 @@ fn record(database: &Database, now: &Moment) -> Result<ThisRun, redb::Error> {
         table.insert(run.number, (now.boot.as_str(), now.uptime_s, false))?;
         table.retain(|number, _| number + KEPT > run.number)?;
     }
-    tx.commit()?;
+    crash_point::step("starts.recorded", || tx.commit())?;
     Ok(run)
 }
 
@@ -101,7 +102,7 @@ fn mark_clean(database: &Database, number: u64) -> Result<(), redb::Error> {
             table.insert(number, (boot.as_str(), uptime_s, true))?;
         }
     }
-    tx.commit()?;
+    crash_point::step("starts.clean", || tx.commit())?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -11,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use super::canary::Canary;
 use super::condition::ConditionBoard;
+use super::disk::{DiskWatch, Gate};
 use super::reload::{is_same_device, renew};
 use super::start::{PANICKED, Reloads, Serving, State};
 use super::visible::Visible;
-use super::worker::Worker;
-use super::{service_manager, watchdog};
+use super::worker::{Worker, WorkerError};
+use super::{archive, service_manager, watchdog};
 use crate::acquisition::{self, FolderState};
 use crate::health::Stage;
 use crate::mqtt::{LinkState, Publisher};
@@ -49,9 +52,9 @@ pub(super) async fn supervise(
     reloads: &mut Reloads,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let Serving { settings, topics, analyst, mut safe_until } = serving;
-    let State { store, outbox, ledger, quarantine, withdrawn, waiting: _ } = state;
-    condition.serves(analyst.model().clone(), safe_until.is_some());
+    let Serving { settings, topics, analyst, golden, rolled_back, mut safe_until } = serving;
+    let State { store, outbox, ledger, quarantine, attempt_mark, bundles: _, waiting: _ } = state;
+    condition.serves(analyst.model().clone(), safe_until.is_some(), rolled_back.is_some());
     let mut pulses = vec![(Stage::Store, store.pulse().clone())];
     let mut pulse = |stage, name| {
         let pulse = Pulse::new(name);
@@ -82,15 +85,19 @@ pub(super) async fn supervise(
 
     // Two stops in a row: the folder and the worker first, and only when nothing is appended any more the publisher.
     let (no_more_films, no_more_events) = (CancellationToken::new(), CancellationToken::new());
+    let gate = Arc::new(Gate::default());
     let worker = Worker {
         analyst,
+        canary: Canary::new(golden, settings.daemon.canary, Instant::now()),
         database: Arc::clone(store.database()),
         ledger: ledger.clone(),
         outbox: Arc::clone(outbox),
         quarantine: quarantine.clone(),
-        withdrawn: Arc::clone(withdrawn),
+        attempt_mark: Arc::clone(attempt_mark),
         origin: Origin::new(&topics),
         config_hash: settings.hash(),
+        room: store.room().clone(),
+        gate: Arc::clone(&gate),
         condition: Arc::clone(condition),
         visible: Arc::clone(visible),
         pulse: pulse(Stage::Worker, "the worker"),
@@ -112,6 +119,7 @@ pub(super) async fn supervise(
             ledger.clone(),
             film_sender,
             folder_sender,
+            visible.folder_observer(),
             pulse(Stage::Folder, "the folder"),
             stop,
         );
@@ -125,6 +133,16 @@ pub(super) async fn supervise(
             Ok(())
         }
     });
+    let disk = DiskWatch {
+        settings: settings.state.clone(),
+        room: store.room().clone(),
+        gate,
+        condition: Arc::clone(condition),
+        visible: Arc::clone(visible),
+    };
+    intake.spawn(party("the look at the disk", disk.run(no_more_films.clone())));
+    let archive = archive::keep_bounded(Arc::clone(outbox), settings.state.clone(), no_more_films.clone());
+    intake.spawn(party("the archive", archive));
     let path = settings.acquisition.folder.display().to_string();
     intake.spawn(tell_ready(folder.clone(), path.clone(), no_more_films.clone()));
     let mut delivery = JoinSet::new();
@@ -133,11 +151,14 @@ pub(super) async fn supervise(
         async { Ok(run.await?) }
     }));
     visible.watches(pulses.clone(), settings.daemon.budget, &settings.site);
-    let pulses = pulses.into_iter().map(|(_, pulse)| pulse).collect();
+    let pulses: Vec<_> = pulses.into_iter().map(|(_, pulse)| pulse).collect();
+    store.room().excuses(pulses.clone());
     let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(pulses, settings.daemon.budget)));
 
     let cause = loop {
         let new = tokio::select! {
+            // First: a stop ends waits for room on the disk, and parties with them.
+            biased;
             () = shutdown.cancelled() => break Cause::Asked,
             error = early_end(&mut intake) => break Cause::Early(error),
             error = early_end(&mut delivery) => break Cause::Early(error),
@@ -180,6 +201,10 @@ pub(super) async fn supervise(
     let delivery_ended = within(drain + Duration::from_secs(2), "the broker", join_all(&mut delivery)).await;
     match cause {
         Cause::Early(error) => Err(error),
+        Cause::Asked if store.room().refused() => {
+            warn!("stopped while the disk was full; nothing is lost, it goes on at the next start");
+            Ok(Ended::Stopped)
+        }
         Cause::Asked => {
             intake_ended.unwrap_or(Ok(()))?;
             delivery_ended.unwrap_or(Ok(()))?;
@@ -206,16 +231,17 @@ async fn calm(safe_until: Option<Instant>) {
 /// The worker on a thread of its own, as a future that ends with it.
 async fn on_own_thread(worker: Worker, films: mpsc::Receiver<acquisition::Acquired>) -> anyhow::Result<()> {
     let (done, ended) = oneshot::channel();
+    let runtime = Handle::current();
     std::thread::Builder::new()
         .name("landmarks".into())
         .spawn(move || {
             // The supervisor may have given up waiting; there is nobody else to tell.
-            let _ = done.send(worker.run(films));
+            let _ = done.send(worker.run(films, &runtime));
         })
         .context("no thread for the worker")?;
     match ended.await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(anyhow!("the thread panicked")),
+        Err(_) => Err(WorkerError::Panicked.into()),
     }
 }
 
@@ -282,3 +308,6 @@ fn in_words(state: FolderState, path: &str) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

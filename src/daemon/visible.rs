@@ -1,6 +1,7 @@
 //! What the daemon shows of itself over HTTP: counted where it happens, put together when somebody asks (R45).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,11 +10,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::acquisition::{FolderFault, FolderObserver};
 use crate::analysis::Analysis;
 use crate::config::{HealthSettings, SiteSettings};
 use crate::health::{
-    BrokerView, Code, Connection, Event, FaultCause, FilmEnd, FilmView, Films, FolderWord, Health, HealthServer,
-    HttpOptions, Look, Metrics, ModelView, Overlays, Stage, StageView, StatusView, Step, StepTimes, Trouble, to_png,
+    BrokerView, Code, Connection, DiskView, Event, FaultCause, FilmEnd, FilmView, Films, FolderWord, Health,
+    HealthServer, HttpOptions, Look, Metrics, ModelView, Overlays, Stage, StageView, StatusView, Step, StepTimes,
+    Trouble, to_png,
 };
 use crate::mqtt::{LinkEvent, LinkObserver, LinkState};
 use crate::overlay;
@@ -32,6 +35,9 @@ pub(super) struct Visible {
     overlays: Arc<Overlays>,
     /// To the thread that draws; none where no pictures are wanted.
     pictures: Option<SyncSender<(u64, Analysis)>>,
+    /// Whether there is disk enough to make them.
+    draws: AtomicBool,
+    disk: Mutex<Option<DiskView>>,
     waiting: Mutex<Waiting>,
     started: SystemTime,
     stages: Mutex<Stages>,
@@ -86,6 +92,8 @@ impl Visible {
             films: Films::default(),
             overlays,
             pictures,
+            draws: AtomicBool::new(true),
+            disk: Mutex::default(),
             waiting: Mutex::new(waiting),
             started: SystemTime::now(),
             stages: Mutex::default(),
@@ -135,7 +143,8 @@ impl Visible {
             ..film(sequence, FilmEnd::Accepted, acquired)
         });
         // A film never waits for its picture: while one is drawn, the next goes without.
-        if self.pictures.as_ref().is_some_and(|pictures| pictures.try_send((sequence, analysis)).is_err()) {
+        let pictures = self.pictures.as_ref().filter(|_| self.draws.load(Ordering::Relaxed));
+        if pictures.is_some_and(|pictures| pictures.try_send((sequence, analysis)).is_err()) {
             self.metrics.faults[FaultCause::Picture].add();
         }
     }
@@ -145,9 +154,32 @@ impl Visible {
         self.ended(film(sequence, end, acquired));
     }
 
+    /// The state's disk is so; without `plenty` of it there are no pictures.
+    pub(super) fn disk(&self, view: DiskView, plenty: bool) {
+        self.metrics.state_free_bytes.set(view.free_bytes as f64);
+        *lock(&self.disk) = Some(view);
+        if self.draws.swap(plenty, Ordering::Relaxed) && !plenty {
+            self.overlays.clear();
+        }
+    }
+
+    /// The golden film was tried: how far its worst landmark was off, where it had any.
+    pub(super) fn canary(&self, off_px: Option<f64>) {
+        match off_px {
+            Some(off_px) => self.metrics.canary_px.set(off_px),
+            None => self.metrics.canary_px.forget(),
+        }
+    }
+
     /// The disk refused a film, which waits.
     pub(super) fn store_failed(&self) {
         self.metrics.faults[FaultCause::Store].add();
+    }
+
+    /// Hears of the folder's faults.
+    pub(super) fn folder_observer(&self) -> FolderObserver {
+        let metrics = Arc::clone(&self.metrics);
+        FolderObserver::new(move |fault| metrics.faults[folder_fault(fault)].add())
     }
 
     fn ended(&self, film: FilmView) {
@@ -182,6 +214,7 @@ impl Visible {
     fn look(&self, condition: &Condition, link: &LinkState, stopping: bool) -> StatusView {
         let mut troubles: BTreeSet<Trouble> = condition.reasons.iter().copied().map(trouble).collect();
         troubles.extend(link.hold.map(|hold| trouble(hold.reason())));
+        troubles.extend(link.client_id_taken.then_some(Trouble::ClientIdTaken));
         // Without a connection there is nobody to tell it to but here.
         if link.error.is_some() {
             troubles.insert(Trouble::BrokerAway);
@@ -213,7 +246,7 @@ impl Visible {
                 sha256: model.sha256.clone(),
                 backend: model.backend.clone(),
             }),
-            disk: None,
+            disk: *lock(&self.disk),
             gpus: Vec::new(),
             stages: stages.pulses.iter().map(view).collect(),
         }
@@ -309,11 +342,28 @@ const fn trouble(reason: Reason) -> Trouble {
     match reason {
         Reason::FolderMissing => Trouble::FolderMissing,
         Reason::DiskLow => Trouble::DiskLow,
+        Reason::DiskFull => Trouble::DiskFull,
         Reason::ModelUnavailable => Trouble::ModelUnavailable,
         Reason::NoSubscriber => Trouble::NoSubscriber,
         Reason::Rejected => Trouble::Rejected,
+        Reason::ClientIdTaken => Trouble::ClientIdTaken,
         Reason::ConfigRejected => Trouble::ConfigRejected,
         Reason::SafeMode => Trouble::SafeMode,
+        Reason::ModelRolledBack => Trouble::ModelRolledBack,
+        Reason::CanaryFailed => Trouble::CanaryFailed,
+    }
+}
+
+const fn folder_fault(fault: FolderFault) -> FaultCause {
+    match fault {
+        FolderFault::Missing => FaultCause::FolderMissing,
+        FolderFault::Unresponsive => FaultCause::FolderUnresponsive,
+        FolderFault::Round => FaultCause::FolderRound,
+        FolderFault::Special => FaultCause::FolderSpecial,
+        FolderFault::Events => FaultCause::FolderEvents,
+        FolderFault::Unreadable => FaultCause::FilmUnreadable,
+        FolderFault::After => FaultCause::FilmAfter,
+        FolderFault::Ledger => FaultCause::Ledger,
     }
 }
 

@@ -1,20 +1,25 @@
 //! The thread that owns the network: one film after another, from the folder's hand into the outbox.
 
 use std::error::Error;
+use std::io;
 use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use redb::Database;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::canary::{Canary, Verdict};
 use super::condition::ConditionBoard;
+use super::disk::Gate;
 use super::visible::Visible;
 use crate::acquisition::{
-    Acquired, AcquiredFilm, FAULT_LOG_INTERVAL, FaultLog, FilmId, FilmSource, Ledger, LedgerError, Outcome, Quarantine,
-    QuarantineError, Reason, Refusal, RefusedFile, Withdrawn,
+    Acquired, AcquiredFilm, AttemptMark, FAULT_LOG_INTERVAL, FaultLog, FilmSource, Ledger, LedgerError, Outcome,
+    Quarantine, QuarantineError, Reason, Refusal, RefusedFile,
 };
 use crate::analysis::{Analysis, Analyst};
 use crate::crash_point;
@@ -23,6 +28,7 @@ use crate::health::FilmEnd;
 use crate::outbox::{Outbox, OutboxError};
 use crate::pulse::Pulse;
 use crate::report::{Draft, EventId, FilmError, Origin, ReportError, Stage};
+use crate::store::{DiskRoom, is_full};
 
 /// How long the worker rests after the disk refused it, before it takes the next film.
 const REST_AFTER_FAULT: Duration = Duration::from_secs(1);
@@ -30,14 +36,18 @@ const REST_AFTER_FAULT: Duration = Duration::from_secs(1);
 /// Everything a film needs on its way; one thread owns it.
 pub(super) struct Worker {
     pub(super) analyst: Analyst,
+    pub(super) canary: Canary,
     pub(super) database: Arc<Database>,
     pub(super) ledger: Ledger,
     pub(super) outbox: Arc<Outbox>,
     pub(super) quarantine: Quarantine,
-    pub(super) withdrawn: Arc<Withdrawn>,
+    pub(super) attempt_mark: Arc<AttemptMark>,
     pub(super) origin: Origin,
     /// Part of every event's id (R27).
     pub(super) config_hash: String,
+    pub(super) room: DiskRoom,
+    /// Closed while there is no room for a result.
+    pub(super) gate: Arc<Gate>,
     pub(super) condition: Arc<ConditionBoard>,
     pub(super) visible: Arc<Visible>,
     /// Busy with a film; to wait for one is no work.
@@ -58,8 +68,14 @@ pub(super) enum WorkerError {
     Report(#[from] ReportError),
     #[error("the state cannot be written")]
     Store(#[source] Box<redb::Error>),
+    #[error("the attempt cannot be marked on the disk")]
+    Mark(#[source] io::Error),
     #[error("the model fails: {0}")]
     Model(String),
+    #[error("the golden film was off twice in a row, so results may be wrong: {0}")]
+    Canary(String),
+    #[error("the thread panicked")]
+    Panicked,
 }
 
 impl WorkerError {
@@ -67,9 +83,22 @@ impl WorkerError {
         Self::Store(Box::new(error.into()))
     }
 
+    /// Whether the bundle is the first suspect.
+    pub(super) const fn is_the_models(&self) -> bool {
+        matches!(self, Self::Model(_) | Self::Canary(_) | Self::Panicked)
+    }
+
     /// What refused: the cause of a log line, however many films meet it (R15).
     const fn kind(&self) -> Discriminant<Self> {
         std::mem::discriminant(self)
+    }
+
+    /// The disk or our state refused, not the film: its attempt must not count, whether or not the daemon goes on.
+    const fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::Ledger(_) | Self::Outbox(_) | Self::Quarantine(_) | Self::Store(_) | Self::Mark(_) => true,
+            Self::Report(_) | Self::Model(_) | Self::Canary(_) | Self::Panicked => false,
+        }
     }
 
     fn disposition(&self) -> Disposition {
@@ -78,7 +107,8 @@ impl WorkerError {
             Self::Outbox(error) => error.disposition(),
             Self::Quarantine(error) => error.disposition(),
             Self::Store(error) if matches!(**error, redb::Error::Io(_)) => Disposition::Retry,
-            Self::Store(_) | Self::Report(_) | Self::Model(_) => Disposition::Fatal,
+            Self::Mark(_) => Disposition::Retry,
+            Self::Store(_) | Self::Report(_) | Self::Model(_) | Self::Canary(_) | Self::Panicked => Disposition::Fatal,
         }
     }
 }
@@ -86,11 +116,28 @@ impl WorkerError {
 impl Worker {
     /// Takes films until the folder has no more to give or a stop is asked for.
     ///
-    /// A film that is dropped unfinished is handed out again by the folder, now or after the next start.
-    pub(super) fn run(mut self, mut films: mpsc::Receiver<Acquired>) -> Result<(), WorkerError> {
+    /// A film that is dropped unfinished is handed out again by the folder, now or after the next start. While none
+    /// comes, the golden film is tried when it is due; `runtime` keeps the time.
+    pub(super) fn run(mut self, mut films: mpsc::Receiver<Acquired>, runtime: &Handle) -> Result<(), WorkerError> {
         let mut faults = FaultLog::new(FAULT_LOG_INTERVAL);
-        while let Some(acquired) = films.blocking_recv() {
+        loop {
+            let next = match self.canary.due() {
+                // A film that is there comes first, however long the golden one is due.
+                Some(due) => runtime.block_on(async { timeout_at(due, films.recv()).await }),
+                None => Ok(films.blocking_recv()),
+            };
             if self.shutdown.is_cancelled() {
+                return Ok(());
+            }
+            let acquired = match next {
+                Ok(Some(acquired)) => acquired,
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    self.try_golden()?;
+                    continue;
+                }
+            };
+            if !self.gate.pass(&self.shutdown) {
                 return Ok(());
             }
             let busy = self.pulse.busy();
@@ -113,28 +160,46 @@ impl Worker {
             }
             std::thread::sleep(REST_AFTER_FAULT);
         }
+    }
+
+    /// Nothing of it leaves but what the status says.
+    fn try_golden(&mut self) -> Result<(), WorkerError> {
+        let busy = self.pulse.busy();
+        let tried = self.analyst.try_golden(&self.canary.golden);
+        drop(busy);
+        let verdict = self.canary.judge(tried, tokio::time::Instant::now());
+        let (off_px, fails) = match &verdict {
+            Verdict::Well { off_px } => (Some(*off_px), false),
+            Verdict::Failed { off_px, .. } | Verdict::GiveUp { off_px, .. } => (*off_px, true),
+        };
+        self.visible.canary(off_px);
+        self.condition.canary(fails);
+        match verdict {
+            Verdict::Well { off_px } => debug!("the golden film is within {off_px:.3} px"),
+            Verdict::Failed { why, .. } => {
+                error!(
+                    "the golden film is not read as it should be, so results may be wrong: {why}; if it happens again \
+                     the daemon ends, and its next start loads the network anew"
+                );
+            }
+            Verdict::GiveUp { why, .. } => {
+                error!("the golden film is not read as it should be again: {why}; the daemon ends to be started anew");
+                return Err(WorkerError::Canary(why));
+            }
+        }
         Ok(())
     }
 
     fn film(&mut self, film: &AcquiredFilm) -> Result<(), WorkerError> {
-        let identity = film.source.film;
-        let attempts = self.ledger.begin_attempt(identity, SystemTime::now())?;
-        crash_point::reach("attempt.counted");
-        self.attempt(film, attempts).inspect_err(|fault| {
-            if fault.disposition() == Disposition::Retry {
-                self.withdraw(identity);
+        self.room.wait_for(|| self.attempt_mark.begin(film.source.film)).map_err(WorkerError::Mark)?;
+        self.attempt(film, film.attempts + 1).inspect_err(|fault| {
+            if fault.is_of_the_disk()
+                && let Err(error) = self.attempt_mark.clear()
+            {
+                let name = film.source.film.to_string();
+                error!("the disk takes nothing at all, so film {} may have one attempt less: {error}", short(&name));
             }
         })
-    }
-
-    /// The disk refused, not the film: the attempt must not count against it, at the latest from the next start on.
-    fn withdraw(&self, film: FilmId) {
-        if self.ledger.withdraw_attempt(film, SystemTime::now()).is_err()
-            && let Err(error) = self.withdrawn.note(film)
-        {
-            let name = film.to_string();
-            error!("the disk takes nothing at all, so film {} has one attempt less: {error}", short(&name));
-        }
     }
 
     fn attempt(&mut self, film: &AcquiredFilm, attempts: u32) -> Result<(), WorkerError> {
@@ -184,7 +249,8 @@ impl Worker {
         let mut reason = Reason::new(film.source.film, stage, errors, attempts, film.acquired);
         let model = self.analyst.model();
         reason.model = Some(format!("{} {}", model.name, model.version));
-        let entry = self.quarantine.put(film.source.film, &film.bytes, &reason)?;
+        let put = || self.quarantine.put(film.source.film, &film.bytes, &reason);
+        let entry = self.room.wait_while(|error| is_full(&error.source), put)?;
         let name = film.source.film.to_string();
         let refusal = FilmError { image_sha256: Some(name.clone()), stage, message: message.clone(), attempts };
         let sequence =
@@ -237,8 +303,9 @@ impl Worker {
         self.ledger.finish(&tx, source, outcome(sequence), now)?;
         crash_point::reach("event.appended");
         self.visible.queueing(sequence);
-        tx.commit().map_err(WorkerError::store).inspect_err(|_| self.visible.not_queued(sequence))?;
-        crash_point::reach("event.committed");
+        crash_point::step("film.commit", || tx.commit())
+            .map_err(WorkerError::store)
+            .inspect_err(|_| self.visible.not_queued(sequence))?;
         self.visible.queued(draft.kind, began.elapsed());
         self.outbox.wake();
         self.condition.film_finished(now);

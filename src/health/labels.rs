@@ -151,6 +151,22 @@ labels! {
     FaultCause {
         /// A finished film could not be made durable and waits.
         Store: cause = "store";
+        /// The watched folder is away, or what should be mounted on it is.
+        FolderMissing: cause = "folder_missing";
+        /// The watched folder's file system does not answer.
+        FolderUnresponsive: cause = "folder_unresponsive";
+        /// Some of the watched folder cannot be looked at.
+        FolderRound: cause = "folder_round";
+        /// Links and special files lie in the watched folder.
+        FolderSpecial: cause = "folder_special";
+        /// The kernel's events about the watched folder cannot be had.
+        FolderEvents: cause = "folder_events";
+        /// A file in the watched folder cannot be read.
+        FilmUnreadable: cause = "film_unreadable";
+        /// A processed film can be neither moved nor deleted.
+        FilmAfter: cause = "film_after";
+        /// What is known of films can be neither read nor written.
+        Ledger: cause = "ledger";
         /// A picture for the status page was left out.
         Picture: cause = "picture";
     }

@@ -38,6 +38,8 @@ pub use http::{HealthServer, HttpError, HttpOptions};
 pub use labels::{Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Sensor, Stage, Step};
 pub use metrics::{Counter, Gauge, Histogram, Metrics, Of};
 pub use overlays::{Overlays, PictureError, to_png};
+#[cfg(feature = "fuzzing")]
+pub(crate) use request::fuzz;
 pub use routes::{Health, Look};
 pub use trouble::Trouble;
 pub use view::{

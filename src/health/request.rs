@@ -141,6 +141,25 @@ fn without_port(host: &str) -> Option<&str> {
     port_is_one.then_some(name)
 }
 
+/// More bytes change no answer, and no head is longer than is read.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let hosts = Hosts::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), Some("ceph-1.clinic.example"));
+    let bytes = &bytes[..bytes.len().min(MAX_HEAD_BYTES)];
+    let whole = parse(bytes, &hosts);
+    if bytes.len() == MAX_HEAD_BYTES {
+        assert_ne!(whole, Ok(None), "who never ends is told so");
+    }
+    // A client's bytes come in pieces of any size.
+    let first = &bytes[..bytes.len() / 2];
+    if let Ok(Some(request)) = parse(first, &hosts) {
+        assert_eq!(whole, Ok(Some(request)), "a head that was whole is another with what follows");
+    }
+    if let Ok(Some(request)) = whole {
+        assert!(request.path.starts_with('/'), "{request:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -95,7 +95,9 @@ impl Trouble {
                  until then."
             }
             Self::ClientIdTaken => "Give every device an mqtt.client_id of its own.",
-            Self::ModelRolledBack => "Verify the new bundle before it is installed again.",
+            Self::ModelRolledBack => {
+                "Run landmarkd model list: it says why. It is over when a bundle is activated by name, be it the one that serves."
+            }
             Self::ConfigRejected => "Run landmarkd check-config, mend what it names and reload the service.",
             Self::ClockUnset => {
                 "Set up time synchronisation. Times of films are wrong until then, and TLS may refuse the broker."

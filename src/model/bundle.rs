@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use super::manifest::{Fault, Manifest};
 use crate::disposition::Disposition;
 
-const MANIFEST_FILE: &str = "manifest.json";
-const CARD_FILE: &str = "README.md";
+pub(super) const MANIFEST_FILE: &str = "manifest.json";
+pub(super) const CARD_FILE: &str = "README.md";
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 const MAX_NETWORK_BYTES: u64 = 256 << 20;
 const MAX_GOLDEN_BYTES: u64 = 16 << 20;

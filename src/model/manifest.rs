@@ -253,6 +253,17 @@ fn triple(version: &str) -> Option<[u32; 3]> {
     parts.next().is_none().then_some(triple)
 }
 
+/// A manifest that is taken is taken again when it is written and read.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) else { return };
+    if manifest.validate(env!("CARGO_PKG_VERSION")).is_ok() {
+        let written = serde_json::to_vec(&manifest).expect("it is plain data");
+        let read: Manifest = serde_json::from_slice(&written).expect("what was taken reads back");
+        assert!(read.validate(env!("CARGO_PKG_VERSION")).is_ok(), "{read:?}");
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

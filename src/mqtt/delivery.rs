@@ -24,14 +24,24 @@ pub(super) enum Lane {
     Info,
     Result,
     Error,
+    /// Answers to commands.
+    Answer,
+    /// Delivered events that somebody asked for again, on the topics of events.
+    Replay,
 }
 
 impl Lane {
-    const ALL: [Self; 4] = [Self::Status, Self::Info, Self::Result, Self::Error];
+    const COUNT: usize = 6;
+    const ALL: [Self; Self::COUNT] = [Self::Status, Self::Info, Self::Result, Self::Error, Self::Answer, Self::Replay];
 
     /// Retained documents are for whoever subscribes later, so nobody need be there now.
     const fn is_event(self) -> bool {
         matches!(self, Self::Result | Self::Error)
+    }
+
+    /// Who asked can ask again: nothing that is refused waits.
+    const fn is_asked_for(self) -> bool {
+        matches!(self, Self::Answer | Self::Replay)
     }
 }
 
@@ -76,6 +86,8 @@ pub(super) enum Verdict {
     Delivered(Lane),
     /// It must be sent again.
     Held(Lane, Hold),
+    /// Nobody has it, by this reason code, and it is not sent again.
+    Refused(Lane, u8),
     /// Nothing was under way.
     Unasked,
 }
@@ -85,6 +97,8 @@ struct LaneState {
     /// Something is to be sent.
     due: bool,
     held: Option<Held>,
+    /// Nothing is sent before, so that the lane takes its share of the connection and no more.
+    not_before: Option<Instant>,
     no_subscriber: Backoff,
     rejected: Backoff,
 }
@@ -103,13 +117,17 @@ impl LaneState {
         let same = self.held.filter(|held| held.hold.reason() == hold.reason());
         self.held = Some(Held { hold, since: same.map_or(now, |held| held.since), until: now + pause });
     }
+
+    fn wait_until(&self) -> Option<Instant> {
+        self.held.map(|held| held.until).max(self.not_before)
+    }
 }
 
 /// The state of the rules.
 #[derive(Debug)]
 pub(super) struct Delivery {
     policy: Policy,
-    lanes: [LaneState; 4],
+    lanes: [LaneState; Lane::COUNT],
     under_way: Option<(Lane, Instant)>,
 }
 
@@ -119,6 +137,7 @@ impl Delivery {
         let lanes = Lane::ALL.map(|lane| LaneState {
             due: false,
             held: None,
+            not_before: None,
             no_subscriber: Backoff::new(first, longest, seed ^ lane as u64),
             rejected: Backoff::new(REJECTED_PAUSE, policy.max_backoff, seed ^ (0x10 + lane as u64)),
         });
@@ -145,15 +164,21 @@ impl Delivery {
         self.lanes[lane as usize].due = due;
     }
 
-    /// What to send now: the status first; of results and errors the caller says which has the lower number.
+    /// Nothing of the lane is sent before `pause` has passed.
+    pub(super) fn pace(&mut self, lane: Lane, pause: Duration, now: Instant) {
+        self.lanes[lane as usize].not_before = Some(now + pause);
+    }
+
+    /// What to send now: the status first, a replay last; of results and errors the caller says which has the lower
+    /// number.
     pub(super) fn next(&self, older: Lane, now: Instant) -> Option<Lane> {
         if self.under_way.is_some() {
             return None;
         }
         let newer = if older == Lane::Result { Lane::Error } else { Lane::Result };
-        [Lane::Status, Lane::Info, older, newer].into_iter().find(|&lane| {
+        [Lane::Status, Lane::Info, Lane::Answer, older, newer, Lane::Replay].into_iter().find(|&lane| {
             let state = &self.lanes[lane as usize];
-            state.due && state.held.is_none_or(|held| held.until <= now)
+            state.due && state.wait_until().is_none_or(|until| until <= now)
         })
     }
 
@@ -168,6 +193,13 @@ impl Delivery {
         let Some((lane, _)) = self.under_way.take() else {
             return Verdict::Unasked;
         };
+        if lane.is_asked_for() {
+            return match reason {
+                PubAckReason::Success => Verdict::Delivered(lane),
+                PubAckReason::NoMatchingSubscribers if lane == Lane::Answer => Verdict::Delivered(lane),
+                refused => Verdict::Refused(lane, code(refused)),
+            };
+        }
         let state = &mut self.lanes[lane as usize];
         let hold = match reason {
             PubAckReason::Success => None,
@@ -201,6 +233,11 @@ impl Delivery {
         self.under_way.is_some_and(|(_, since)| now - since >= self.policy.ack_timeout)
     }
 
+    /// The lane of the packet under way.
+    pub(super) fn under_way(&self) -> Option<Lane> {
+        self.under_way.map(|(lane, _)| lane)
+    }
+
     /// Whether a packet is under way.
     pub(super) const fn is_waiting(&self) -> bool {
         self.under_way.is_some()
@@ -210,7 +247,7 @@ impl Delivery {
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match self.under_way {
             Some((_, since)) => Some(since + self.policy.ack_timeout),
-            None => self.lanes.iter().filter(|lane| lane.due).filter_map(|lane| lane.held).map(|held| held.until).min(),
+            None => self.lanes.iter().filter(|lane| lane.due).filter_map(LaneState::wait_until).min(),
         }
     }
 
@@ -354,6 +391,42 @@ mod tests {
         delivery.set_due(Lane::Status, true);
         delivery.acknowledged(PubAckReason::Success, now);
         assert_eq!(delivery.next(Lane::Result, now), Some(Lane::Status));
+    }
+
+    #[test]
+    fn a_replay_goes_last_and_takes_its_time() {
+        let now = Instant::now();
+        let mut delivery = settled(true, now);
+        for lane in [Lane::Replay, Lane::Result, Lane::Answer] {
+            delivery.set_due(lane, true);
+        }
+        for expected in [Lane::Answer, Lane::Result, Lane::Replay] {
+            assert_eq!(delivery.next(Lane::Result, now), Some(expected));
+            delivery.sent(expected, now);
+            assert_eq!(delivery.acknowledged(PubAckReason::Success, now), Verdict::Delivered(expected));
+        }
+        let pause = Duration::from_millis(20);
+        delivery.pace(Lane::Replay, pause, now);
+        delivery.set_due(Lane::Replay, true);
+        assert_eq!((delivery.next(Lane::Result, now), delivery.wake_at()), (None, Some(now + pause)));
+        assert_eq!(delivery.next(Lane::Result, now + pause), Some(Lane::Replay));
+    }
+
+    #[test]
+    fn what_was_asked_for_is_not_sent_again_and_holds_nothing() {
+        use PubAckReason::*;
+        let now = Instant::now();
+        for (lane, reason, expected) in [
+            (Lane::Answer, NoMatchingSubscribers, Verdict::Delivered(Lane::Answer)),
+            (Lane::Answer, NotAuthorized, Verdict::Refused(Lane::Answer, 135)),
+            (Lane::Replay, NoMatchingSubscribers, Verdict::Refused(Lane::Replay, 16)),
+            (Lane::Replay, QuotaExceeded, Verdict::Refused(Lane::Replay, 151)),
+        ] {
+            let mut delivery = settled(true, now);
+            delivery.sent(lane, now);
+            assert_eq!(delivery.acknowledged(reason, now), expected);
+            assert_eq!(delivery.holds().count(), 0);
+        }
     }
 
     #[test]

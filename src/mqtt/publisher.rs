@@ -111,6 +111,8 @@ pub struct LinkState {
     pub error: Option<String>,
     /// Why events wait although the broker is there.
     pub hold: Option<Hold>,
+    /// Another client with our id threw us out, and no connection has lasted since.
+    pub client_id_taken: bool,
 }
 
 /// Why nothing can be published.

@@ -1,6 +1,8 @@
 //! The publisher at work: empties the outbox into the broker and keeps the retained documents true, connection after
 //! connection.
 
+mod refused;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,29 +13,26 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
 use super::backoff::{Backoff, Reconnect};
+use super::commands::{ANSWER_PAUSE, Desk, REPLAY_PAUSE};
 use super::delivery::{Delivery, Hold, Lane, Policy, Verdict, code};
-use super::link::{Link, Message, Signal};
+use super::journal::Journal;
+use super::link::{Link, Loss, Message, Signal};
 use super::options::options;
-use super::seldom::Seldom;
 use super::{LinkEvent, LinkState, MqttError, Publisher};
-use crate::config::MqttSettings;
 use crate::crash_point;
 use crate::outbox::{Head, Outbox, OutboxError};
-use crate::report::{CONTENT_TYPE, Channel, Condition, EventKind, Reason, ServiceState, Session, Status};
+use crate::report::{CONTENT_TYPE, Channel, Command, Condition, EventKind, Reason, ServiceState, Session, Status};
 
 /// First pause between attempts to connect (R25).
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that lasted this many keep-alives was a sound one.
 const SOUND_KEEP_ALIVES: u32 = 2;
-/// MQTT 5.0 reason code 149, Packet too large: what we find ourselves before a broker would.
-const PACKET_TOO_LARGE: u8 = 149;
-
 /// How a connection ended.
 enum End {
-    Lost(String),
+    Lost(Loss),
     Stopped,
 }
 
@@ -62,13 +61,15 @@ pub(super) struct Work {
     /// When the packet under way was sent.
     sent_at: Instant,
     reconnect: Reconnect,
-    /// A lost connection was told, so that the next one is too.
-    loss_told: bool,
+    /// The pause after the last connection.
+    reconnect_in: Duration,
     /// The oldest result and the oldest error.
     heads: [Option<Head>; 2],
     /// The length of the queue that the last published status told.
     told_length: u64,
-    seldom: Seldom,
+    journal: Journal,
+    /// Commands and their answers.
+    desk: Desk,
 }
 
 impl Work {
@@ -93,7 +94,9 @@ impl Work {
                 Backoff::new(RECONNECT_PAUSE, publisher.settings.max_backoff, seed),
                 publisher.settings.keep_alive * SOUND_KEEP_ALIVES,
             ),
-            loss_told: true,
+            reconnect_in: Duration::ZERO,
+            journal: Journal::new(&publisher.settings),
+            desk: Desk::new(publisher.topics.clone(), publisher.boot_id.clone()),
             publisher,
             condition,
             condition_ended: false,
@@ -103,7 +106,6 @@ impl Work {
             session,
             heads: [None, None],
             told_length: 0,
-            seldom: Seldom::default(),
         }
     }
 
@@ -116,26 +118,27 @@ impl Work {
                 connected = self.connect() => connected,
                 () = hand_over.cancelled() => return Ok(()),
             };
-            let reason = match connected {
+            let loss = match connected {
                 Ok(mut link) => match self.serve(&mut link).await? {
                     End::Stopped => {
                         link.close().await;
                         return Ok(());
                     }
-                    End::Lost(reason) => {
+                    End::Lost(loss) => {
                         self.publisher.observer.tell(LinkEvent::Lost);
-                        reason
+                        loss
                     }
                 },
-                Err(reason) => reason,
+                Err(loss) => loss,
             };
-            self.lost(reason);
+            self.lost(&loss);
+            self.answered_out_of_turn(&loss).await?;
             if last_try {
                 return Ok(());
             }
             tokio::select! {
                 () = hand_over.cancelled() => return Ok(()),
-                () = sleep(self.reconnect.pause(Instant::now())) => {}
+                () = sleep(self.reconnect_in) => {}
                 () = self.shutdown.cancelled() => {}
             }
         }
@@ -146,29 +149,33 @@ impl Work {
         self.link_state.send_modify(|state| state.connected = false);
     }
 
-    async fn connect(&mut self) -> Result<Link, String> {
+    async fn connect(&mut self) -> Result<Link, Loss> {
         self.session += 1;
         let will = (self.topic(Lane::Status), to_json(&self.status().with_state(ServiceState::Offline)));
-        let options = options(&self.publisher.settings, Some(will)).map_err(|error| chain(&error))?;
-        let link = Link::open(options).await.inspect_err(|_| self.publisher.observer.tell(LinkEvent::Failed))?;
+        let options = options(&self.publisher.settings, Some(will)).map_err(|error| Loss::Other(chain(&error)))?;
+        let commands: Vec<String> = match self.publisher.settings.commands {
+            true => Command::ALL.map(|command| self.publisher.topics.command(command)).into(),
+            false => Vec::new(),
+        };
+        let link =
+            Link::open(options, &commands).await.inspect_err(|_| self.publisher.observer.tell(LinkEvent::Failed))?;
         self.publisher.observer.tell(LinkEvent::Made);
         self.reconnect.connected(Instant::now());
-        if std::mem::take(&mut self.loss_told) {
-            let MqttSettings { host, port, .. } = &self.publisher.settings;
-            info!("connected to the broker at {host}:{port}, session {}", self.session);
+        self.journal.connected(self.session);
+        if link.commands_refused() {
+            self.journal.commands_refused(Instant::now());
         }
         Ok(link)
     }
 
-    fn lost(&mut self, reason: String) {
-        if self.seldom.may_say(&reason, Instant::now()) {
-            self.loss_told = true;
-            let MqttSettings { host, port, .. } = &self.publisher.settings;
-            warn!("no connection to the broker at {host}:{port}: {reason}; results wait in the outbox");
+    fn lost(&mut self, loss: &Loss) {
+        let now = Instant::now();
+        self.reconnect_in = self.reconnect.pause(loss, now);
+        self.journal.lost(loss, now);
+        if self.reconnect.is_contested() {
+            self.journal.contested(now);
         }
-        let hold = self.delivery.holds().next();
-        let session = self.session;
-        self.link_state.send_replace(LinkState { connected: false, session, error: Some(reason), hold });
+        self.tell_link_state(Some(loss.to_string()));
     }
 
     /// Sends what is due and waits for what happens, until the connection is lost or the stop complete.
@@ -176,18 +183,24 @@ impl Work {
         self.delivery.connected(Instant::now());
         self.heads = [None, None];
         self.look()?;
-        self.tell_link_state();
+        self.tell_link_state(None);
         let (shutdown, hand_over) = (self.shutdown.clone(), self.publisher.hand_over.clone());
         let outbox = Arc::clone(&self.publisher.outbox);
         loop {
             if let Some(end) = self.send_what_is_due(link).await? {
                 return Ok(end);
             }
-            let wake_at = self.delivery.wake_at();
+            let settled_at = self.reconnect.settled_at();
+            let wake_at = [self.delivery.wake_at(), settled_at].into_iter().flatten().min();
             tokio::select! {
                 signal = link.signal() => match signal {
                     Signal::Acknowledged(reason) => self.acknowledged(reason).await?,
-                    Signal::Lost(reason) => return Ok(End::Lost(reason)),
+                    Signal::Asked(request) => {
+                        let heard = self.desk.hear(request, &outbox, SystemTime::now())?;
+                        self.journal.heard(heard, Instant::now());
+                        self.look()?;
+                    }
+                    Signal::Lost(loss) => return Ok(End::Lost(loss)),
                 },
                 () = outbox.appended(), if self.phase != Phase::Leaving => self.look()?,
                 changed = self.condition.changed(), if !self.condition_ended => {
@@ -195,14 +208,21 @@ impl Work {
                     self.delivery.set_due(Lane::Status, true);
                 }
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
-                    if self.delivery.is_stalled(Instant::now()) {
-                        let timeout = self.publisher.settings.ack_timeout;
-                        return Ok(End::Lost(format!("no PUBACK within {}", humantime::format_duration(timeout))));
+                    let now = Instant::now();
+                    if self.delivery.is_stalled(now) {
+                        let timeout = humantime::format_duration(self.publisher.settings.ack_timeout);
+                        return Ok(End::Lost(Loss::Other(format!("no PUBACK within {timeout}"))));
+                    }
+                    if settled_at.is_some_and(|at| at <= now) {
+                        let before = self.reasons();
+                        self.reconnect.settled();
+                        self.tell_changes(&before);
                     }
                 }
                 () = hand_over.cancelled(), if self.phase == Phase::Running => self.phase = Phase::HandingOver,
                 () = shutdown.cancelled(), if self.phase == Phase::Running => {
                     self.phase = Phase::Draining;
+                    self.look()?;
                     self.delivery.release(Instant::now());
                     self.delivery.set_due(Lane::Status, true);
                 }
@@ -222,7 +242,7 @@ impl Work {
                     Phase::Leaving => return Ok(Some(End::Stopped)),
                     Phase::Draining => {
                         self.phase = Phase::Leaving;
-                        for lane in [Lane::Info, Lane::Result, Lane::Error] {
+                        for lane in [Lane::Info, Lane::Result, Lane::Error, Lane::Answer, Lane::Replay] {
                             self.delivery.set_due(lane, false);
                         }
                         self.delivery.set_due(Lane::Status, true);
@@ -232,17 +252,19 @@ impl Work {
             };
             let Some(message) = self.message(lane)? else {
                 self.delivery.set_due(lane, false);
+                self.look()?;
                 continue;
             };
             let own = self.publisher.settings.max_packet_bytes;
             let limit = link.max_packet_bytes().map_or(own, |broker| broker.min(own));
             let found = message.wire_bytes();
             if found > limit as usize {
-                self.too_large(lane, found, limit).await?;
+                let reason = format!("the message has {found} bytes, the broker takes {limit}");
+                self.too_large(lane, reason).await?;
                 continue;
             }
             if !link.publish(message) {
-                return Ok(Some(End::Lost("the connection takes nothing".to_owned())));
+                return Ok(Some(End::Lost("the connection takes nothing".into())));
             }
             self.sent_at = Instant::now();
             self.delivery.sent(lane, self.sent_at);
@@ -263,6 +285,8 @@ impl Work {
                 (true, "application/json", to_json(&status))
             }
             Lane::Info => (true, "application/json", to_json(&self.publisher.info)),
+            Lane::Answer => return Ok(self.desk.next_answer().cloned()),
+            Lane::Replay => return Ok(self.desk.next_replayed(&self.publisher.outbox)?),
             Lane::Result | Lane::Error => {
                 let Some(head) = &self.heads[slot(lane)] else {
                     return Ok(None);
@@ -272,26 +296,7 @@ impl Work {
                 (false, CONTENT_TYPE, payload)
             }
         };
-        Ok(Some(Message { topic: self.topic(lane), retain, content_type, payload }))
-    }
-
-    /// A packet that the broker would not take (R22): a result becomes a refusal, anything else waits for a broker
-    /// that takes more.
-    async fn too_large(&mut self, lane: Lane, found: usize, limit: u32) -> Result<(), MqttError> {
-        let reason = format!("the message has {found} bytes, the broker takes {limit}");
-        let head = if lane == Lane::Result { self.heads[slot(lane)].take() } else { None };
-        if let Some(Head { sequence, .. }) = head {
-            error!("event {sequence} goes to the quarantine: {reason}");
-            let refusal = reason.clone();
-            self.write(move |outbox| outbox.refuse(EventKind::Result, sequence, &refusal, SystemTime::now())).await?;
-            return self.look();
-        }
-        let before = self.reasons();
-        let now = Instant::now();
-        self.delivery.refused(lane, PACKET_TOO_LARGE, now);
-        self.tell_hold(lane, Hold::Rejected { code: PACKET_TOO_LARGE }, now);
-        self.tell_changes(&before);
-        Ok(())
+        Ok(Some(Message { topic: self.topic(lane), retain, content_type, correlation: None, payload }))
     }
 
     async fn acknowledged(&mut self, reason: PubAckReason) -> Result<(), MqttError> {
@@ -313,35 +318,22 @@ impl Work {
                 self.look()?;
             }
             Verdict::Delivered(Lane::Status | Lane::Info) => {}
-            Verdict::Held(lane, hold) => self.tell_hold(lane, hold, now),
+            Verdict::Delivered(Lane::Answer) => {
+                self.desk.answered();
+                self.delivery.pace(Lane::Answer, ANSWER_PAUSE, now);
+                self.look()?;
+            }
+            Verdict::Delivered(Lane::Replay) => {
+                self.desk.replayed();
+                self.delivery.pace(Lane::Replay, REPLAY_PAUSE, now);
+                self.look()?;
+            }
+            Verdict::Refused(lane, code) => self.not_taken(lane, code)?,
+            Verdict::Held(lane, hold) => self.journal.held(&self.topic(lane), hold, now),
             Verdict::Unasked => warn!("the broker acknowledged what was not sent"),
         }
         self.tell_changes(&before);
         Ok(())
-    }
-
-    fn tell_hold(&mut self, lane: Lane, hold: Hold, now: Instant) {
-        let topic = self.topic(lane);
-        match hold {
-            Hold::Rejected { code } => {
-                let cause = format!("the broker refuses {topic} with reason code {code}");
-                if self.seldom.may_say(&cause, now) {
-                    error!("{cause}: check its access list and limits; what waits for it is kept");
-                }
-            }
-            Hold::NoSubscriber { alarm: false } => {
-                let cause = format!("nobody is subscribed to {topic}");
-                if self.seldom.may_say(&cause, now) {
-                    warn!("{cause}: results wait until somebody is");
-                }
-            }
-            Hold::NoSubscriber { alarm: true } => {
-                let cause = format!("nobody has been subscribed to {topic} for a minute");
-                if self.seldom.may_say(&cause, now) {
-                    error!("{cause}: start a subscriber, or set result.require_subscriber = false");
-                }
-            }
-        }
     }
 
     /// Reads the heads that are not known, and what follows from there being one or none.
@@ -354,6 +346,9 @@ impl Work {
             }
             self.delivery.set_due(lane, head.is_some() && self.phase != Phase::Leaving);
         }
+        let running = self.phase == Phase::Running;
+        self.delivery.set_due(Lane::Answer, running && self.desk.next_answer().is_some());
+        self.delivery.set_due(Lane::Replay, running && self.desk.is_replaying());
         if self.told_length > 0 && self.heads.iter().all(Option::is_none) {
             self.delivery.set_due(Lane::Status, true);
         }
@@ -391,6 +386,7 @@ impl Work {
             Lane::Info => Channel::Info,
             Lane::Result => Channel::Result,
             Lane::Error => Channel::Error,
+            Lane::Answer | Lane::Replay => unreachable!("these say themselves where they go"),
         })
     }
 
@@ -401,7 +397,8 @@ impl Work {
     }
 
     fn reasons(&self) -> BTreeSet<Reason> {
-        self.delivery.holds().map(Hold::reason).collect()
+        let taken = self.reconnect.is_contested().then_some(Reason::ClientIdTaken);
+        self.delivery.holds().map(Hold::reason).chain(taken).collect()
     }
 
     /// Tells what became of the holds: the daemon always, subscribers when the reasons differ from `before`.
@@ -409,12 +406,18 @@ impl Work {
         if self.reasons() != *before {
             self.delivery.set_due(Lane::Status, true);
         }
-        self.tell_link_state();
+        self.tell_link_state(None);
     }
 
-    fn tell_link_state(&self) {
-        let hold = self.delivery.holds().next();
-        self.link_state.send_replace(LinkState { connected: true, session: self.session, error: None, hold });
+    /// Tells the daemon how the connection is: there, or ended by `error`.
+    fn tell_link_state(&self, error: Option<String>) {
+        self.link_state.send_replace(LinkState {
+            connected: error.is_none(),
+            session: self.session,
+            error,
+            hold: self.delivery.holds().next(),
+            client_id_taken: self.reconnect.is_contested(),
+        });
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn settings(port: u16) -> MqttSettings {
         ack_timeout: Duration::from_secs(10),
         max_backoff: Duration::from_millis(50),
         max_packet_bytes: 256 * 1024,
+        commands: true,
     }
 }
 
@@ -299,6 +300,22 @@ async fn a_refused_connection_is_tried_again() {
     broker.set_faults(Faults::default());
     assert_eq!(numbers(&mut results, 1).await, [1]);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_for_an_hour_is_asked_seldom() {
+    let broker = LoopbackBroker::start().await.expect("a port");
+    let mut device = Device::new(&broker);
+    drop(broker);
+    device.settings.max_backoff = Duration::from_secs(60);
+    tokio::time::pause();
+    let mut running = device.run(LONG);
+    let hour = timeout(Duration::from_secs(3600), running.link.wait_for(|link| link.connected)).await.is_err();
+    assert!(hour, "nobody listens");
+    let attempts = running.link.borrow().session;
+    // 30 s each on average once the longest pause is reached.
+    assert!((60..200).contains(&attempts), "{attempts} attempts in an hour");
+    running.task.abort();
 }
 
 #[tokio::test]

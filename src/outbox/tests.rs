@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -11,19 +11,19 @@ use super::*;
 use crate::report::{Draft, EventId, EventKind};
 use crate::store::Store;
 
-fn draft(kind: EventKind, n: u32) -> Draft {
+pub(super) fn draft(kind: EventKind, n: u32) -> Draft {
     let id = EventId::of_result(&n.to_string(), "model", "config");
     let body = format!(r#"{{"source":"/xr/v1/s/d","data":{{"image":{{"sha256":"{n}"}}}}}}"#).into_bytes();
     Draft { kind, id, acquired: SystemTime::UNIX_EPOCH, body }
 }
 
-fn opened(directory: &Path) -> (Store, Outbox) {
+pub(super) fn opened(directory: &Path) -> (Store, Outbox) {
     let store = Store::open(directory, None).expect("usable");
     let outbox = Outbox::open(&store).expect("usable");
     (store, outbox)
 }
 
-fn append(store: &Store, outbox: &Outbox, draft: &Draft) -> u64 {
+pub(super) fn append(store: &Store, outbox: &Outbox, draft: &Draft) -> u64 {
     let tx = store.database().begin_write().expect("open");
     let sequence = outbox.append(&tx, draft).expect("appended");
     tx.commit().expect("written");
@@ -43,10 +43,22 @@ fn queued(outbox: &Outbox) -> BTreeMap<u64, (EventKind, EventId)> {
     queued
 }
 
-fn new() -> (TempDir, Store, Outbox) {
+pub(super) fn new() -> (TempDir, Store, Outbox) {
     let home = tempfile::tempdir().expect("a directory");
     let (store, outbox) = opened(home.path());
     (home, store, outbox)
+}
+
+/// The archive's part with these numbers.
+fn archived(outbox: &Outbox, from: u64, to: u64) -> BTreeMap<u64, (EventKind, EventId)> {
+    let mut last = 0;
+    let event = |head: Result<Head, OutboxError>| {
+        let head = head.expect("readable");
+        assert!(head.sequence > last, "{} after {last}", head.sequence);
+        last = head.sequence;
+        (head.sequence, (head.draft.kind, head.draft.id))
+    };
+    outbox.archived(from..=to).map(event).collect()
 }
 
 /// The device after a power cut: what is in the file now and nothing that is only in the process.
@@ -71,6 +83,10 @@ enum Step {
     AcknowledgeAny(EventKind, u64),
     /// Refuse the head of the results.
     Refuse,
+    /// Read a part of the archive.
+    Replay(u64, u64),
+    /// Let so many days pass and prune the archive to 3 days and so many bytes, to the end or one batch of it.
+    Prune(u64, u64, bool),
     /// Stop in good order and start again.
     Restart,
     /// Lose the process and start again.
@@ -85,11 +101,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => kind.clone().prop_map(Step::Acknowledge),
         1 => (kind, 0..20u64).prop_map(|(kind, sequence)| Step::AcknowledgeAny(kind, sequence)),
         1 => Just(Step::Refuse),
+        1 => (0..12u64, 0..20u64).prop_map(|(from, to)| Step::Replay(from, to)),
+        1 => (0..4u64, 0..2000u64, any::<bool>()).prop_map(|(days, bytes, whole)| Step::Prune(days, bytes, whole)),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
     ];
     proptest::collection::vec(step, 0..40)
 }
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The queue as it would be without a disk.
 #[derive(Default)]
@@ -99,6 +119,10 @@ struct Reference {
     quarantined: Vec<u64>,
     /// What left the queue and may come back through a crash.
     unsaved: BTreeMap<u64, (EventKind, EventId)>,
+    /// The archive, and on which day each event came there.
+    delivered: BTreeMap<u64, (EventKind, EventId)>,
+    since: BTreeMap<u64, u64>,
+    day: u64,
 }
 
 impl Reference {
@@ -110,13 +134,12 @@ impl Reference {
     }
 
     fn acknowledge(&mut self, kind: EventKind, sequence: u64) {
-        if self.queued.get(&sequence).is_some_and(|(k, _)| *k == kind)
+        if self.head(kind).is_some_and(|(head, _)| head == sequence)
             && let Some(event) = self.queued.remove(&sequence)
         {
             self.unsaved.insert(sequence, event);
-            if self.queued.is_empty() {
-                self.unsaved.clear();
-            }
+            self.delivered.insert(sequence, event);
+            self.since.insert(sequence, self.day);
         }
     }
 
@@ -125,9 +148,36 @@ impl Reference {
         let lost = self.queued.iter().any(|event| !found.contains_key(event.0));
         let back: Vec<_> = found.iter().filter(|(sequence, _)| !self.queued.contains_key(sequence)).collect();
         let allowed = back.len() < 8 && back.iter().all(|(sequence, event)| self.unsaved.get(sequence) == Some(event));
+        self.delivered.retain(|sequence, _| !found.contains_key(sequence));
         self.queued = found.clone();
         self.unsaved.clear();
         allowed && !lost
+    }
+
+    /// Takes over what pruning left of the archive, if it was allowed to remove the rest.
+    fn adopt_archive(
+        &mut self,
+        left: BTreeMap<u64, (EventKind, EventId)>,
+        bytes: u64,
+        limit: u64,
+        whole: bool,
+    ) -> bool {
+        let (oldest, day) = (left.keys().next().copied().unwrap_or(u64::MAX), self.day);
+        let gone: Vec<u64> = self.delivered.keys().copied().filter(|sequence| !left.contains_key(sequence)).collect();
+        let is_young = |sequence: &u64| day - self.since[sequence] < 3;
+        // Beyond the bytes the young go too, one by one: with the last that went the archive was too large.
+        let in_order = gone.iter().all(|&sequence| sequence < oldest);
+        let one = gone.iter().map(|sequence| self.record_bytes(*sequence)).max().unwrap_or(0);
+        let justified = !gone.iter().any(is_young) || bytes + one > limit;
+        let done = !whole || bytes <= limit || left.is_empty();
+        let same = left.iter().all(|(sequence, event)| self.delivered.get(sequence) == Some(event));
+        self.delivered = left;
+        in_order && justified && done && same
+    }
+
+    /// A refusal's text is longer than that of a test's event.
+    fn record_bytes(&self, sequence: u64) -> u64 {
+        if self.quarantined.contains(&sequence) { 1000 } else { 150 }
     }
 
     fn head(&self, kind: EventKind) -> Option<(u64, EventId)> {
@@ -179,6 +229,23 @@ proptest! {
                         reference.unsaved.clear();
                     }
                 }
+                Step::Replay(from, to) => {
+                    let expected: BTreeMap<_, _> =
+                        reference.delivered.iter().filter(|(n, _)| (from..=to).contains(*n)).map(|(n, e)| (*n, *e)).collect();
+                    prop_assert_eq!(archived(&outbox, from, to), expected);
+                }
+                Step::Prune(days, bytes, whole) => {
+                    reference.day += days;
+                    let now = SystemTime::UNIX_EPOCH + DAY * (20_000 + u32::try_from(reference.day).expect("small"));
+                    let limits = ArchiveLimits { age: 3 * DAY, bytes };
+                    // Acknowledgements are saved by whatever is written here, if anything is.
+                    outbox.save().expect("written");
+                    reference.unsaved.clear();
+                    while outbox.prune_archive(now, &limits).expect("written") > 0 && whole {}
+                    let size = outbox.archive_size().expect("readable");
+                    let left = archived(&outbox, 0, u64::MAX);
+                    prop_assert!(reference.adopt_archive(left, size.bytes, bytes, whole));
+                }
                 Step::Restart => {
                     outbox.save().expect("written");
                     reference.unsaved.clear();
@@ -187,6 +254,10 @@ proptest! {
                 }
             }
             prop_assert_eq!(outbox.len().expect("readable"), reference.queued.len() as u64);
+            prop_assert_eq!(archived(&outbox, 1, u64::MAX), reference.delivered.clone());
+            prop_assert_eq!(outbox.oldest().expect("readable"), reference.delivered.keys().next().copied());
+            prop_assert_eq!(outbox.archive_size().expect("readable").events, reference.delivered.len() as u64);
+            prop_assert_eq!(outbox.last().expect("readable"), reference.next);
             for kind in [EventKind::Result, EventKind::Error] {
                 let head = outbox.head(kind).expect("readable").map(|head| (head.sequence, head.draft.id));
                 prop_assert_eq!(head, reference.head(kind));

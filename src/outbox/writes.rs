@@ -39,6 +39,20 @@ impl StorageBackend for Counting {
     }
 }
 
+/// 6 KiB that deflate to less than half, as an event does.
+fn text(n: u32, film: u32) -> Vec<u8> {
+    let line = |i: u32| EventId::of_result(&format!("{n} {film} {i}"), "m", "c").to_string();
+    let mut text: String = (0..)
+        .map(line)
+        .scan(0, |length, line| {
+            *length += line.len();
+            (*length < 7 * 1024).then_some(line)
+        })
+        .collect();
+    text.truncate(6 * 1024);
+    text.into_bytes()
+}
+
 /// The mean bytes written for one append and for one acknowledgement of 6 KiB events, when the broker is away for
 /// `outage` exposures at a time.
 fn cost(outage: u32) -> (u64, u64) {
@@ -53,7 +67,7 @@ fn cost(outage: u32) -> (u64, u64) {
         for film in 0..outage {
             let id = EventId::of_result(&format!("{n} {film}"), "m", "c");
             let acquired = std::time::SystemTime::UNIX_EPOCH;
-            let draft = Draft { kind: EventKind::Result, id, acquired, body: vec![b' '; 6 * 1024] };
+            let draft = Draft { kind: EventKind::Result, id, acquired, body: text(n, film) };
             let tx = database.begin_write().expect("open");
             outbox.append(&tx, &draft).expect("appended");
             tx.commit().expect("written");

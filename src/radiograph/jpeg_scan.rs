@@ -31,7 +31,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     let mut frame: Option<Frame> = None;
     let mut at = 2;
     loop {
-        if is_end(&bytes[at..]) {
+        if is_end(bytes.get(at..).unwrap_or_default()) {
             let whole = frame.is_some_and(|frame| frame.components.iter().all(|component| component.seen));
             return whole.then_some(()).ok_or_else(|| "expected a scan of every component".to_owned());
         }
@@ -137,4 +137,17 @@ fn skip_block(bits: &mut BitReader<'_>, dc: &HuffmanTable, ac: &HuffmanTable) ->
         return Err("expected at most 63 AC coefficients, found more".to_owned());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stub_of_a_file_is_an_error() {
+        for bytes in [&b""[..], b"\xFF", b"\xFF\xD8", b"\xFF\xD8\xFF", b"\xFF\xD8\xFF\xD9"] {
+            let why = check(bytes).expect_err("no film is that short");
+            assert!(why.starts_with("expected"), "{bytes:?}: {why}");
+        }
+    }
 }

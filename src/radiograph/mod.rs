@@ -18,6 +18,8 @@ mod luminance;
 mod raster;
 
 pub use decode::{Limits, decode};
+#[cfg(feature = "fuzzing")]
+pub(crate) use dicom::fuzzing;
 pub use error::DecodeError;
 pub use film::{DicomIdentity, Radiograph};
 pub use format::Format;

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Event, EventKind, FilmError, FilmResult, Info, Status};
+use super::{Event, EventKind, FilmError, FilmResult, Info, PingAnswer, ReplayAnswer, ReplayRequest, Status};
 
 /// One schema a document; its JSON form is what `landmarkd schema` prints.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -17,6 +17,12 @@ pub struct Schemas {
     pub status: Value,
     /// Of the `info` topic.
     pub info: Value,
+    /// Of what is asked on the `cmd/replay` topic.
+    pub replay: Value,
+    /// Of the answers to it.
+    pub replay_answer: Value,
+    /// Of the answers to what is asked on the `cmd/ping` topic, which may be anything.
+    pub ping_answer: Value,
 }
 
 /// The schemas of everything this version publishes.
@@ -30,6 +36,9 @@ pub fn schema() -> Schemas {
         error: event_schema::<FilmError>(EventKind::Error),
         status: schema_for!(Status).to_value(),
         info: schema_for!(Info).to_value(),
+        replay: schema_for!(ReplayRequest).to_value(),
+        replay_answer: schema_for!(ReplayAnswer).to_value(),
+        ping_answer: schema_for!(PingAnswer).to_value(),
     }
 }
 
@@ -59,7 +68,7 @@ fn event_schema<D: JsonSchema>(kind: EventKind) -> Value {
 mod tests {
     use super::*;
     use crate::report::event::tests::{draft, origin};
-    use crate::report::{Condition, EventId, ModelInfo, Session, Stage};
+    use crate::report::{Condition, EventId, ModelInfo, ReplayReason, ReplayState, Session, Stage, rfc3339};
     use std::time::SystemTime;
 
     fn valid(schema: &Value, document: &Value) -> Result<(), String> {
@@ -104,6 +113,31 @@ mod tests {
             landmarks: vec![text("sella")],
         };
         assert_eq!(valid(&schemas.info, &serde_json::to_value(info).expect("JSON")), Ok(()));
+    }
+
+    #[test]
+    fn commands_and_their_answers_validate() {
+        let schemas = schema();
+        let request = ReplayRequest { epoch: "e".to_owned(), from: 1, to: 20 };
+        assert_eq!(valid(&schemas.replay, &serde_json::to_value(request).expect("JSON")), Ok(()));
+        assert_eq!(valid(&schemas.replay, &json!({"epoch": "e", "from": "1", "to": "20"})), Ok(()));
+        for wrong in [json!({"epoch": "e", "from": 1, "to": "2"}), json!({"epoch": "e", "from": "-1", "to": "2"})] {
+            assert!(valid(&schemas.replay, &wrong).is_err(), "{wrong}");
+        }
+        for (reason, from) in [(None, Some(1)), (Some(ReplayReason::Busy), None)] {
+            let (epoch, state) = ("e".to_owned(), ReplayState::Done);
+            let answer = ReplayAnswer { state, reason, epoch, oldest: 1, last: 2, from, to: from, sent: 0 };
+            assert_eq!(valid(&schemas.replay_answer, &serde_json::to_value(answer).expect("JSON")), Ok(()));
+        }
+        let answer = PingAnswer {
+            time: rfc3339(SystemTime::UNIX_EPOCH),
+            version: "0.1.0".to_owned(),
+            boot_id: "e-1".to_owned(),
+            epoch: "e".to_owned(),
+            last: 3,
+            queue_length: 0,
+        };
+        assert_eq!(valid(&schemas.ping_answer, &serde_json::to_value(answer).expect("JSON")), Ok(()));
     }
 
     #[test]

@@ -62,16 +62,24 @@ pub enum Reason {
     FolderMissing,
     /// The file system of the state directory is nearly full (R41).
     DiskLow,
+    /// It is full: no film is taken until there is room again (R41).
+    DiskFull,
     /// No model serves.
     ModelUnavailable,
     /// The broker takes results but nobody is subscribed (R19).
     NoSubscriber,
     /// The broker refuses a topic (R18).
     Rejected,
+    /// Another client uses the same client id: the two throw each other out (R25).
+    ClientIdTaken,
     /// The configuration was read again and is wrong; the one before stays in force (R37).
     ConfigRejected,
     /// The daemon ended again and again: films it ended on are quarantined at once (R36).
     SafeMode,
+    /// An installed model was taken out of service and the one before it serves, until somebody chooses (R43).
+    ModelRolledBack,
+    /// The network did not place the golden film's landmarks where they are: results may be wrong.
+    CanaryFailed,
 }
 
 /// What is known of the watched folder.

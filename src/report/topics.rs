@@ -1,5 +1,7 @@
-//! Where each document goes: `xr/v1/<site>/<device>/{status,info,result,error,metrics}`.
+//! Where each document goes: `xr/v1/<site>/<device>/{status,info,result,error,metrics}`, and where the device is asked:
+//! `cmd/{replay,ping}` below the same, answered on `cmd/{replay,ping}/answer`.
 
+use super::Command;
 use crate::disposition::Disposition;
 
 /// A level longer than this is a mistake, and five of them must fit into MQTT's 65,535 bytes.
@@ -47,6 +49,19 @@ impl TopicError {
     }
 }
 
+impl Channel {
+    /// What the topic ends with.
+    pub(super) const fn last_level(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Info => "info",
+            Self::Result => "result",
+            Self::Error => "error",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 impl Topics {
     /// The topics of `device` at `site`.
     ///
@@ -59,14 +74,23 @@ impl Topics {
     /// The full topic name.
     #[must_use]
     pub fn name(&self, channel: Channel) -> String {
-        let last = match channel {
-            Channel::Status => "status",
-            Channel::Info => "info",
-            Channel::Result => "result",
-            Channel::Error => "error",
-            Channel::Metrics => "metrics",
+        format!("xr/v1/{}/{}/{}", self.site, self.device, channel.last_level())
+    }
+
+    /// The topic on which the device is asked.
+    #[must_use]
+    pub fn command(&self, command: Command) -> String {
+        let last = match command {
+            Command::Replay => "replay",
+            Command::Ping => "ping",
         };
-        format!("xr/v1/{}/{}/{last}", self.site, self.device)
+        format!("xr/v1/{}/{}/cmd/{last}", self.site, self.device)
+    }
+
+    /// Where the device answers unless it is told another topic.
+    #[must_use]
+    pub fn answer(&self, command: Command) -> String {
+        format!("{}/answer", self.command(command))
     }
 
     /// The CloudEvents `source` of the device: a URI reference (RFC 3986), so its levels are percent-encoded.
@@ -116,6 +140,8 @@ mod tests {
             ["status", "info", "result", "error", "metrics"].map(|last| format!("xr/v1/clinic/ceph-1/{last}"))
         );
         assert_eq!(topics.source(), "/xr/v1/clinic/ceph-1");
+        assert_eq!(topics.command(Command::Ping), "xr/v1/clinic/ceph-1/cmd/ping");
+        assert_eq!(topics.answer(Command::Replay), "xr/v1/clinic/ceph-1/cmd/replay/answer");
         assert_eq!(Topics::new("Klinik Süd", "1").expect("valid").source(), "/xr/v1/Klinik%20S%C3%BCd/1");
     }
 

@@ -17,7 +17,7 @@ set -euo pipefail
 inside() { # runs as PID 1 of the namespaces, becomes systemd
   local tree=$1 program=$2 models=$3 root=$4
   mount --make-rprivate /
-  mount -t tmpfs -o size=512m boot "$root"
+  mount -t tmpfs -o size=4g boot "$root"
   mkdir "$root"/{upper,work,new}
   mount -t overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/work" boot "$root/new"
   local new=$root/new

@@ -94,10 +94,17 @@ impl Home {
 
     /// Starts the daemon with these environment variables.
     pub(crate) fn start_in(&self, environment: &[(&str, OsString)]) -> Daemon {
-        Daemon::start(&self.config(), environment)
+        Daemon::start(Command::new(env!("CARGO_BIN_EXE_landmarkd")), &self.config(), environment)
     }
 
-    /// Starts a daemon that kills itself with SIGKILL when it reaches a point of `landmarkd::crash_point::NAMES`.
+    /// Starts the daemon through a program that becomes it, such as `nsenter`.
+    pub(crate) fn start_through(&self, words: &[String]) -> Daemon {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(env!("CARGO_BIN_EXE_landmarkd"));
+        Daemon::start(command, &self.config(), &[])
+    }
+
+    /// Starts a daemon that kills itself with SIGKILL at a point of `landmarkd::crash_point`.
     pub(crate) fn start_to_crash_at(&self, point: &str) -> Daemon {
         self.start_in(&[("LANDMARKD_CRASH_POINT", point.into())])
     }
@@ -111,8 +118,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: &Path, environment: &[(&str, OsString)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_landmarkd"));
+    fn start(mut command: Command, config: &Path, environment: &[(&str, OsString)]) -> Self {
         command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::piped());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LANDMARKD_")) {
             command.env_remove(name);
@@ -135,6 +141,20 @@ impl Daemon {
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it is our child and was not waited for");
+    }
+
+    /// Its process id, as `/proc` has it.
+    pub(crate) fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// Waits for so long and fails when its journal has a line meanwhile.
+    pub(crate) fn says_nothing_for(&mut self, time: Duration) {
+        match self.lines.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(line) => panic!("the daemon is idle, but says: {line}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the daemon has ended"),
+        }
     }
 
     /// Waits until its journal has a line with these words.

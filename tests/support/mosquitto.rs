@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -63,6 +64,18 @@ impl Mosquitto {
             child.kill().expect("ours");
             child.wait().expect("ours");
         }
+    }
+
+    /// Sends it a signal: SIGSTOP and SIGCONT make it a broker that hangs.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).expect("it is our child and was not waited for");
+    }
+
+    /// Kills it and takes away what it had saved: sessions, their queues, retained messages.
+    pub(crate) fn lose_everything(&mut self) {
+        self.kill();
+        fs::remove_file(self.directory.path().join("mosquitto.db")).expect("it had saved something");
     }
 
     /// Kills it if it runs and starts it again on the same port with what it had saved.
@@ -175,6 +188,15 @@ pub(crate) struct Authority {
 impl Authority {
     /// Makes them as `<directory>/<name>.*`.
     pub(crate) fn new(directory: &Path, name: &str) -> Self {
+        Self::valid_for(directory, name, "2")
+    }
+
+    /// The same with a certificate that expired yesterday.
+    pub(crate) fn expired(directory: &Path, name: &str) -> Self {
+        Self::valid_for(directory, name, "-1")
+    }
+
+    fn valid_for(directory: &Path, name: &str, days: &str) -> Self {
         let path = |suffix: &str| directory.join(format!("{name}.{suffix}"));
         let (ca, ca_key, certificate, key, request, extensions) =
             (path("ca.pem"), path("ca.key"), path("pem"), path("key"), path("csr"), path("ext"));
@@ -205,7 +227,7 @@ impl Authority {
         fs::write(&extensions, "subjectAltName=IP:127.0.0.1,DNS:localhost\n").expect("writable");
         openssl(
             Command::new("openssl")
-                .args(["x509", "-req", "-days", "2", "-CAcreateserial", "-in"])
+                .args(["x509", "-req", "-days", days, "-CAcreateserial", "-in"])
                 .arg(&request)
                 .arg("-CA")
                 .arg(&ca)

@@ -209,7 +209,8 @@ fn deflated(bytes: &[u8]) -> Completeness {
         let before = (inflater.total_in(), inflater.total_out());
         let rest = bytes.get(read..).unwrap_or_default();
         match inflater.decompress(rest, &mut window, flate2::FlushDecompress::None) {
-            Ok(flate2::Status::StreamEnd) => return Completeness::Complete,
+            // Zeros in place of blocks still to come may be read as the end of a block of fixed codes (RFC 1951, 3.2.6).
+            Ok(flate2::Status::StreamEnd) => return unless_zero_tail(bytes),
             Ok(_) if inflater.total_out() > MAX_INFLATED_BYTES => return Completeness::Unknown,
             Ok(_) if (inflater.total_in(), inflater.total_out()) == before => break,
             Ok(_) => {}

@@ -16,6 +16,8 @@ mod png;
 mod tiff;
 mod verdict;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use verdict::is_dicom;
 pub use verdict::{Completeness, completeness};
 
 #[cfg(test)]

@@ -77,6 +77,14 @@ pub(super) fn unless_zero_tail(bytes: &[u8]) -> Completeness {
     if zeros >= ZERO_BLOCK_BYTES { Completeness::ZeroTail } else { Completeness::Complete }
 }
 
+/// Whether [`completeness`] walks `bytes` as DICOM.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn is_dicom(bytes: &[u8]) -> bool {
+    let others: [&[u8]; 3] = [&jpeg::SIGNATURE, &png::SIGNATURE, b"BM"];
+    let is_other = others.iter().any(|signature| bytes.starts_with(signature)) || tiff::recognised(bytes);
+    dicom::has_preamble(bytes) || !is_other && dicom::starts_without_preamble(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

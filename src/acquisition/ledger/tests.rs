@@ -39,23 +39,23 @@ fn attempts_survive_a_crash() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("state.redb");
     let film = FilmId::of(b"film");
-    for attempt in 1..=3 {
-        // Each round is a process that dies before it finishes the film.
+    for boot in 1..=3 {
+        // Each round is a process that dies after it has counted how the one before ended.
         let database = Database::create(&path).expect("writable");
         let ledger = Ledger::open(Arc::new(database)).expect("a store");
-        assert_eq!(ledger.begin_attempt(film, now()).expect("writable"), attempt);
+        assert!(ledger.count_attempt(film, boot, now()).expect("writable"));
+        assert!(!ledger.count_attempt(film, boot, now()).expect("writable"), "twice");
     }
     let ledger = Ledger::open(Arc::new(Database::create(&path).expect("writable"))).expect("a store");
     let expected = FilmRecord { state: FilmState::Attempting, attempts: 3, last_seen: now() };
     assert_eq!(record(&ledger, film), Some(expected));
-    assert_eq!(ledger.withdraw_attempt(film, now()).expect("writable"), 2);
 }
 
 #[test]
 fn a_film_ends_with_the_callers_transaction_or_not_at_all() {
     let ledger = ledger();
     let source = source("a.png", b"film");
-    ledger.begin_attempt(source.film, now()).expect("writable");
+    assert!(ledger.count_attempt(source.film, 1, now()).expect("writable"));
     let tx = ledger.database.begin_write().expect("writable");
     ledger.finish(&tx, &source, Outcome::Done { sequence: 9 }, now()).expect("writable");
     tx.abort().expect("abortable");
@@ -67,6 +67,7 @@ fn a_film_ends_with_the_callers_transaction_or_not_at_all() {
     {
         finish(&ledger, &source, outcome, now());
         let expected = FilmRecord { state: FilmState::Ended(outcome), attempts: 1, last_seen: now() };
+        assert!(!ledger.count_attempt(source.film, 2, now()).expect("readable"), "it has ended");
         assert_eq!(record(&ledger, source.film), Some(expected));
         assert!(known(&ledger, &source));
     }
@@ -78,7 +79,7 @@ fn a_file_is_known_only_unchanged_and_with_an_ended_film() {
     let (first, second) = (source("a.png", b"film"), source("b.png", b"film"));
     ledger.know(std::slice::from_ref(&first)).expect("writable");
     assert!(!known(&ledger, &first), "its film was never seen");
-    ledger.begin_attempt(first.film, now()).expect("writable");
+    assert!(ledger.count_attempt(first.film, 1, now()).expect("writable"));
     assert!(!known(&ledger, &first), "its film has not ended");
     finish(&ledger, &first, Outcome::Done { sequence: 1 }, now());
     assert!(known(&ledger, &first));
@@ -130,4 +131,46 @@ fn a_clock_before_1970_forgets_nothing() {
     finish(&ledger, &film, Outcome::Done { sequence: 1 }, UNIX_EPOCH);
     assert_eq!(ledger.prune(UNIX_EPOCH + DAY, 30 * DAY).expect("writable"), 0);
     assert!(!record(&ledger, film.film).expect("on record").is_stale(UNIX_EPOCH - DAY));
+}
+
+#[test]
+fn a_film_that_is_forgotten_is_new_and_its_neighbour_is_not() {
+    let ledger = ledger();
+    let (refused, kept, done) = (source("a.png", b"a"), source("b.png", b"b"), source("c.png", b"c"));
+    finish(&ledger, &kept, Outcome::Quarantined { sequence: 2 }, now());
+    finish(&ledger, &refused, Outcome::Refused { sequence: 1 }, now());
+    finish(&ledger, &done, Outcome::Done { sequence: 3 }, now());
+    let without = |ledger: &Ledger| ledger.snapshot().expect("readable").without_result().expect("readable");
+    assert_eq!(
+        without(&ledger),
+        [(1, refused.film, Outcome::Refused { sequence: 1 }), (2, kept.film, Outcome::Quarantined { sequence: 2 }),]
+    );
+    assert_eq!(ledger.snapshot().expect("readable").count().expect("readable"), (3, 3));
+    assert!(ledger.forget(refused.film).expect("writable"));
+    assert!(!ledger.forget(refused.film).expect("writable"), "it is gone");
+    assert!(!known(&ledger, &refused) && known(&ledger, &kept) && known(&ledger, &done));
+    assert_eq!(record(&ledger, refused.film), None);
+    assert_eq!(without(&ledger), [(2, kept.film, Outcome::Quarantined { sequence: 2 })]);
+}
+
+#[test]
+fn a_crash_makes_only_the_last_few_files_unknown_and_what_is_known_is_not_written_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("state.redb");
+    let opened = || Ledger::open(Arc::new(Database::create(&path).expect("writable"))).expect("a store");
+    let ledger = opened();
+    let films: Vec<_> = (0..20).map(|n: u8| source(&format!("{n}.png"), &[n])).collect();
+    for film in &films {
+        finish(&ledger, film, Outcome::Done { sequence: 1 }, now());
+        assert!(known(&ledger, film));
+    }
+    let before = std::fs::read(&path).expect("there");
+    ledger.know(&films).expect("nothing to do");
+    assert!(std::fs::read(&path).expect("there") == before, "known files are written again");
+    drop(ledger);
+    let ledger = opened();
+    let unknown = films.iter().filter(|film| !known(&ledger, film)).count();
+    assert_eq!(unknown, 20 % UNSAVED_FILES);
+    ledger.know(&films).expect("writable");
+    assert!(films.iter().all(|film| known(&ledger, film)));
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use redb::Database;
@@ -11,7 +12,9 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::acquisition::{AcquiredFilm, FilmId, Outcome, Refusal, RefusedFile};
-use crate::config::AfterPublish;
+use crate::config::{AfterPublish, MountRule};
+
+mod folder;
 
 /// Far longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -26,12 +29,14 @@ struct Station {
     progress: watch::Receiver<Progress>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), AcquisitionError>>,
+    faults: Arc<Mutex<Vec<FolderFault>>>,
 }
 
-fn settings(folder: &Path) -> AcquisitionSettings {
+pub(in super::super) fn settings(folder: &Path) -> AcquisitionSettings {
     AcquisitionSettings {
         folder: folder.to_path_buf(),
         recursive: false,
+        mount: MountRule::Remembered,
         rescan: HOUR,
         settle: Some(Duration::from_millis(5)),
         max_settle: HOUR,
@@ -66,11 +71,16 @@ impl Station {
         let (out, films) = mpsc::channel(1);
         let (state_sender, state) = watch::channel(FolderState::Starting);
         let shutdown = CancellationToken::new();
-        let task = Folder::new(settings, ledger.clone(), out, state_sender);
+        let faults: Arc<Mutex<Vec<FolderFault>>> = Arc::default();
+        let observer = FolderObserver::new({
+            let faults = Arc::clone(&faults);
+            move |fault| faults.lock().expect("nobody panicked").push(fault)
+        });
+        let task = Folder::new(settings, ledger.clone(), out, state_sender, observer);
         let progress = task.progress.subscribe();
         let token = shutdown.clone();
         let task = tokio::spawn(async move { task.run(&Pulse::new("the folder"), &token).await });
-        Self { folder, database, ledger, films, state, progress, shutdown, task }
+        Self { folder, database, ledger, films, state, progress, shutdown, task, faults }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -126,6 +136,11 @@ impl Station {
 
     async fn state(&mut self, wanted: impl FnMut(&FolderState) -> bool) -> FolderState {
         *timeout(LIMIT, self.state.wait_for(wanted)).await.expect("in time").expect("the task runs")
+    }
+
+    /// How often a fault was told.
+    fn heard(&self, fault: FolderFault) -> usize {
+        self.faults.lock().expect("nobody panicked").iter().filter(|heard| **heard == fault).count()
     }
 
     async fn watching(&mut self) {
@@ -303,6 +318,8 @@ async fn links_and_special_files_are_passed_over() {
     let mut station = Station::start(folder, |s| s.recursive = true);
     station.watching().await;
     station.nothing_but("film.png").await;
+    let rounds = station.progress.borrow().rounds;
+    assert_eq!(station.heard(FolderFault::Special), usize::try_from(rounds).expect("few"), "one for each round");
 }
 
 #[tokio::test]
@@ -343,16 +360,16 @@ async fn an_unfinished_film_is_handed_out_again_and_exhausted_in_the_end() {
     let folder = temporary();
     fs::write(folder.path().join("film"), jpeg("film")).expect("writable");
     let mut station = Station::start(folder, |_| {});
-    for attempt in 0..2 {
+    for attempts in 0..2 {
         let film = station.film().await;
-        assert_eq!(film.attempts, attempt);
-        let begun = station.ledger.begin_attempt(film.source.film, SystemTime::now()).expect("writable");
-        assert_eq!(begun, attempt + 1);
+        assert_eq!(film.attempts, attempts);
+        let boot = u64::from(attempts) + 1;
+        assert!(station.ledger.count_attempt(film.source.film, boot, SystemTime::now()).expect("writable"));
         // Dropped unfinished: given back by the pipeline.
     }
     // The third attempt ends with the process.
     let film = station.film().await;
-    station.ledger.begin_attempt(film.source.film, SystemTime::now()).expect("writable");
+    assert!(station.ledger.count_attempt(film.source.film, 3, SystemTime::now()).expect("writable"));
     let (folder, database) = station.stop().await;
     drop(film);
     let mut station = Station::start_on(folder, database, |_| {});
@@ -364,70 +381,6 @@ async fn an_unfinished_film_is_handed_out_again_and_exhausted_in_the_end() {
         other => panic!("its attempts are used up, but: {other:?}"),
     }
     station.nothing_but("next").await;
-}
-
-#[tokio::test]
-async fn a_missing_folder_is_told_and_heals_by_itself() {
-    let parent = temporary();
-    let path = parent.path().join("not-yet");
-    let mut station = Station::start(parent, |s| {
-        s.folder = path.clone();
-        s.rescan = Duration::from_millis(5);
-    });
-    station.state(|state| matches!(state, FolderState::Missing { .. })).await;
-    fs::create_dir(&path).expect("writable");
-    station.watching().await;
-    station.write("not-yet/film", &jpeg("film"));
-    station.takes(&jpeg("film")).await;
-    fs::remove_dir_all(&path).expect("removable");
-    station.state(|state| matches!(state, FolderState::Missing { .. })).await;
-    fs::create_dir(&path).expect("writable");
-    station.watching().await;
-    station.write("not-yet/next", &jpeg("next"));
-    station.takes(&jpeg("next")).await;
-}
-
-#[tokio::test]
-async fn a_folder_replaced_by_another_is_watched_at_once() {
-    let parent = temporary();
-    let path = parent.path().join("folder");
-    fs::create_dir(&path).expect("writable");
-    let mut station = Station::start(parent, |s| s.folder = path.clone());
-    station.watching().await;
-    let before = station.progress.borrow().rounds;
-    let other = station.path("other");
-    fs::create_dir(&other).expect("writable");
-    fs::write(other.join("film"), jpeg("film")).expect("writable");
-    // In one step: at no moment is there no folder.
-    rustix::fs::renameat_with(rustix::fs::CWD, &other, rustix::fs::CWD, &path, rustix::fs::RenameFlags::EXCHANGE)
-        .expect("exchangeable");
-    station.progress(|p| p.rounds > before).await;
-    station.takes(&jpeg("film")).await;
-    station.write("folder/next", &jpeg("next"));
-    station.takes(&jpeg("next")).await;
-}
-
-#[tokio::test]
-async fn a_film_whose_event_was_lost_in_an_overflow_is_found_at_once() {
-    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("Linux");
-    let limit: usize = limit.trim().parse().expect("a number");
-    if limit > 100_000 {
-        println!("skipped: {limit} events fit into the queue here");
-        return;
-    }
-    let mut station = Station::start(temporary(), |_| {});
-    station.watching().await;
-    let before = station.progress.borrow().rounds;
-    // The task shares this thread and reads no event until the film is there. Each write makes two: created, closed.
-    let [a, b] = [station.path("a.tmp"), station.path("b.tmp")];
-    fs::write(&a, b"").expect("writable");
-    for _ in 0..=limit / 2 {
-        fs::rename(&a, &b).expect("renamable");
-        fs::rename(&b, &a).expect("renamable");
-    }
-    station.write("film", &jpeg("film"));
-    station.takes(&jpeg("film")).await;
-    assert!(station.progress.borrow().rounds > before, "the scan found it");
 }
 
 #[tokio::test]

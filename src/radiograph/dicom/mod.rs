@@ -14,6 +14,8 @@ mod codestream;
 mod codings;
 mod encapsulated;
 mod file_meta;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod grayscale;
 mod identity;
 mod image_pixel;

@@ -171,3 +171,19 @@ fn a_deflated_data_set_ends_with_its_stream() {
         assert!(matches!(deflated(&zeros), Completeness::Incomplete { .. }), "zeros from {percent} %");
     }
 }
+
+#[test]
+fn zeros_that_read_as_the_end_of_a_deflate_stream_are_no_end() {
+    // One final block of fixed Huffman codes (RFC 1951, 3.2.6): 1, 01 and eight bits a literal, the first bit first.
+    let mut bits = vec![1, 1, 0];
+    (0..4000u32).for_each(|i| bits.extend((0..8).rev().map(|bit| (0x30 + i * i % 144) >> bit & 1)));
+    bits.extend([0; 7]);
+    let stream: Vec<u8> =
+        bits.chunks(8).map(|byte| (0..).zip(byte).map(|(at, bit)| (*bit as u8) << at).sum()).collect();
+    assert_eq!(deflated(&stream), Completeness::Complete);
+    for cut in [700, 2000, stream.len() - 512] {
+        let mut zeros = stream.clone();
+        zeros[cut..].fill(0);
+        assert_eq!(deflated(&zeros), Completeness::ZeroTail, "zeros from {cut}");
+    }
+}
