@@ -139,7 +139,7 @@ class Soak:
             f'[site]\nname = "{SITE}"\ndevice = "{DEVICE}"\n'
             f'[acquisition]\nfolder = "{self.films_dir}"\nsettle_ms = 200\nmax_settle_s = 10\nrescan_s = 5\n'
             f'after = "delete"\n'
-            f'[state]\ndirectory = "{self.state}"\n'
+            f'[state]\ndirectory = "{self.state}"\nwarn_free_mib = 8\nstop_free_mib = 4\nballast_mib = 2\narchive_mib = 32\n'
             f'[model]\ndirectory = "{ROOT}/models/ceph19-nfdp"\n'
             f'[mqtt]\nhost = "127.0.0.1"\nport = {self.proxy.port}\nkeep_alive_s = 5\nack_timeout_s = 10\n'
             f'max_backoff_s = 5\ncommands = true\n'
