@@ -367,7 +367,11 @@ impl Snapshot {
     /// # Errors
     /// [`LedgerError`].
     pub fn count(&self) -> Result<(u64, u64), LedgerError> {
-        Ok((self.films.len()?, self.files.len()?))
+        let mut files = self.files.len()?;
+        for path in self.unsaved.keys() {
+            files += u64::from(self.files.get(path.as_os_str().as_bytes())?.is_none());
+        }
+        Ok((self.films.len()?, files))
     }
 
     /// The films that ended without a result, in the order of their events.

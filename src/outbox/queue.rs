@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    WriteTransaction,
 };
 use tokio::sync::Notify;
 
@@ -27,6 +28,8 @@ pub(super) const EVENTS: TableDefinition<(u8, u64), &[u8]> = TableDefinition::ne
 /// `last`, the sequence of the last event that was appended; the [`Lane`]s' pointers; the archive's size. One that is
 /// missing is 0, so a file of a version without an archive is one whose archive is empty.
 pub(super) const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("outbox.numbers");
+type Events = ReadOnlyTable<(u8, u64), &'static [u8]>;
+
 /// Sequence to (reason, record).
 pub(super) const QUARANTINE: TableDefinition<u64, (&str, &[u8])> = TableDefinition::new("outbox.quarantine");
 
@@ -197,20 +200,25 @@ impl Outbox {
     /// # Errors
     /// When the database fails or the record does not read.
     pub fn after(&self, kind: EventKind, sequence: u64) -> Result<Option<Head>, OutboxError> {
-        let delivered = *self.delivered();
         let events = self.database.begin_read()?.open_table(EVENTS)?;
-        let mut oldest: Option<Head> = None;
+        let Some((lane, sequence)) = self.first(&events, kind, sequence)? else { return Ok(None) };
+        let Some(record) = events.get((lane as u8, sequence))? else { return Ok(None) };
+        Ok(Some(Head { sequence, draft: record::decode(kind, sequence, record.value())? }))
+    }
+
+    /// The lowest number of a kind that waits and is greater than `above`, and the lane it waits in.
+    fn first(&self, events: &Events, kind: EventKind, above: u64) -> Result<Option<(Lane, u64)>, OutboxError> {
+        let delivered = *self.delivered();
+        let mut first: Option<(Lane, u64)> = None;
         for &lane in Lane::waiting(kind) {
-            let first = lane.pointer(&delivered).max(sequence) + 1;
-            if let Some(row) = events.range(lane.rows(first))?.next() {
-                let (key, record) = row?;
-                let sequence = key.value().1;
-                if oldest.as_ref().is_none_or(|oldest| sequence < oldest.sequence) {
-                    oldest = Some(Head { sequence, draft: record::decode(kind, sequence, record.value())? });
+            if let Some(row) = events.range(lane.rows(lane.pointer(&delivered).max(above) + 1))?.next() {
+                let sequence = row?.0.value().1;
+                if first.is_none_or(|(_, first)| sequence < first) {
+                    first = Some((lane, sequence));
                 }
             }
         }
-        Ok(oldest)
+        Ok(first)
     }
 
     /// How many events wait.
@@ -244,33 +252,28 @@ impl Outbox {
     /// # Errors
     /// When the database fails; the event then still waits.
     pub fn acknowledge(&self, kind: EventKind, sequence: u64) -> Result<(), OutboxError> {
-        if kind == EventKind::Error && self.deliver_refusal(sequence)? {
-            return Ok(());
-        }
-        let lane = Lane::of(kind);
         let unsaved = {
-            let mut delivered = self.delivered();
             let events = self.database.begin_read()?.open_table(EVENTS)?;
-            let first = events.range(lane.rows(lane.pointer(&delivered) + 1))?.next().transpose()?;
-            match first {
-                Some((key, record)) if key.value().1 == sequence => delivered.add(lane, sequence, record.value().len()),
+            let lane = match self.first(&events, kind, 0)? {
+                Some((Lane::Refusals, first)) if first == sequence => return self.deliver_refusal(sequence),
+                Some((lane, first)) if first == sequence => lane,
                 _ => return Ok(()),
-            }
+            };
+            let Some(record) = events.get((lane as u8, sequence))? else { return Ok(()) };
+            let mut delivered = self.delivered();
+            delivered.add(lane, sequence, record.value().len());
             delivered.events - delivered.saved
         };
         if unsaved >= UNSAVED_ACKNOWLEDGEMENTS { self.save() } else { Ok(()) }
     }
 
-    /// A refusal that waits moves to the delivered ones, at once on the disk; whether it was one.
-    fn deliver_refusal(&self, sequence: u64) -> Result<bool, OutboxError> {
+    /// A refusal that waits moves to the delivered ones, at once on the disk.
+    fn deliver_refusal(&self, sequence: u64) -> Result<(), OutboxError> {
         let waits = (Lane::Refusals as u8, sequence);
-        if self.database.begin_read()?.open_table(EVENTS)?.get(waits)?.is_none() {
-            return Ok(false);
-        }
         let tx = self.database.begin_write()?;
         let bytes = {
             let mut events = tx.open_table(EVENTS)?;
-            let Some(record) = events.remove(waits)?.map(|record| record.value().to_vec()) else { return Ok(false) };
+            let Some(record) = events.remove(waits)?.map(|record| record.value().to_vec()) else { return Ok(()) };
             events.insert((Lane::DeliveredRefusals as u8, sequence), record.as_slice())?;
             record.len()
         };
@@ -284,8 +287,7 @@ impl Outbox {
             delivered.bytes -= bytes as u64;
             delivered.pointers[2] = before.pointers[2];
         }
-        committed?;
-        Ok(true)
+        committed
     }
 
     /// Brings every acknowledgement to the disk.
