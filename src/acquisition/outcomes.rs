@@ -116,7 +116,7 @@ impl Folder {
             let present: HashSet<_> = sorted.unknown.iter().map(|(path, _)| path.clone()).collect();
             self.settle.only(&present, started);
         }
-        if now() >= self.next_prune && failures.is_empty() {
+        if let Some(forgotten) = forgotten {
             self.next_prune = now() + PRUNE_PAUSE;
             tracing::debug!(forgotten, "the ledger is pruned");
         }

@@ -28,8 +28,8 @@ pub(super) struct Survey {
     /// Links and special files passed over.
     pub(super) special: u64,
     pub(super) failures: Vec<io::Error>,
-    /// Films forgotten because they were sighted too long ago.
-    pub(super) forgotten: usize,
+    /// Films forgotten because they were sighted too long ago; `None` where that was not due or had to wait.
+    pub(super) forgotten: Option<usize>,
 }
 
 /// Files by what the ledger knows of them.
@@ -82,8 +82,10 @@ pub(super) fn survey(
     if !stale.is_empty() {
         ledger.sight(&stale, now)?;
     }
-    // Only a complete round has sighted all that is there.
-    let forgotten = if prune && failures.is_empty() { ledger.prune(now, settings.remember)? } else { 0 };
+    // Only a complete round has sighted all that is there; and a file that is not known by its path, as after a crash
+    // that cost the last few, may hold a film that is known by its bytes.
+    let complete = failures.is_empty() && sorted.unknown.is_empty();
+    let forgotten = (prune && complete).then(|| ledger.prune(now, settings.remember)).transpose()?;
     let watches = listing.watches;
     Ok(Survey { folder, filesystem, inotify, watches, sorted, special: listing.special, failures, forgotten })
 }
