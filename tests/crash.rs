@@ -399,7 +399,7 @@ async fn a_start_after_a_year() {
     ];
     for point in points(Walk::Year) {
         let Some(mut scene) = Scene::new("").await else { return };
-        scene.home.configure("[acquisition]\nremember_days = 30\n[state]\narchive_days = 1\n");
+        scene.home.configure("[acquisition]\nrescan_s = 1\nremember_days = 30\n[state]\narchive_days = 1\n");
         scene.drop_film("stays.png", film(Kind::Png, 1), End::Result);
         scene.drop_film("goes.png", film(Kind::Png, 2), End::Result);
         scene.run().await;

@@ -248,20 +248,13 @@ class Soak:
 
     def fill_disk(self):
         filler = self.state / "filler"
-        with open(filler, "wb") as f:
-            try:
-                while True:
-                    f.write(bytes(1 << 16))
-                    f.flush()
-            except OSError:
-                pass
+        with open(filler, "wb", buffering=0) as f:
             end = time.monotonic() + 20
-            while time.monotonic() < end:  # whatever becomes free meanwhile
+            while time.monotonic() < end:  # and whatever becomes free meanwhile
                 try:
-                    f.write(bytes(1 << 12))
-                    f.flush()
+                    f.write(bytes(1 << 14))
                 except OSError:
-                    time.sleep(0.1)
+                    time.sleep(0.05)
         filler.unlink()
 
     def folder_away(self):
