@@ -314,6 +314,8 @@ class Soak:
             status = dict(l.split(":", 1) for l in open(f"/proc/{pid}/status") if ":" in l)
             io = dict(l.split(":", 1) for l in open(f"/proc/{pid}/io"))
             descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+            if "VmRSS" not in status:
+                return None  # it has ended and was not waited for yet
         except (FileNotFoundError, ProcessLookupError):
             return None
         written = int(io["write_bytes"])
