@@ -391,7 +391,10 @@ class Soak:
 
     def finish(self, faults):
         def quiet():
-            return metric(self.health_port, "landmarkd_outbox_length") == 0 and not any(self.films_dir.iterdir())
+            # Refused films stay in the folder.
+            good = {digest[:16] for digest in self.good}
+            left = any(path.stem in good for path in self.films_dir.iterdir())
+            return metric(self.health_port, "landmarkd_outbox_length") == 0 and not left
         drained = until(quiet, 300, "everything is delivered", fatal=False)
         last = max((e["sequence"] for e in map(flat, self.released())), default=0)
         time.sleep(15)  # for a last replay
