@@ -3,6 +3,8 @@
 
 #[path = "support/bundle.rs"]
 mod bundle;
+#[path = "support/clock.rs"]
+mod clock;
 #[path = "support/daemon.rs"]
 #[expect(dead_code, reason = "its crash points and late films are for other tests")]
 mod daemon;
@@ -25,11 +27,10 @@ mod reference;
 mod witness;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -373,22 +374,12 @@ fn tls_lines(authority: &Authority) -> String {
     )
 }
 
-/// The library of Debian's package faketime.
-fn faketime() -> Option<PathBuf> {
-    let architectures = fs::read_dir("/usr/lib").expect("a system").filter_map(Result::ok);
-    let found =
-        architectures.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
-    if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "libfaketime is missing: install faketime");
-        println!("skipped: libfaketime is not installed");
-    }
-    found
-}
-
 #[tokio::test]
 async fn a_device_without_the_time_reads_films_says_why_it_is_not_connected_and_delivers_when_it_knows() {
-    let Some(library) = faketime() else { return };
     let folder = tempfile::tempdir().expect("a directory");
+    let clock = folder.path().join("clock");
+    let time = [("FAKETIME_TIMESTAMP_FILE", clock.clone().into()), ("FAKETIME_NO_CACHE", "1".into())];
+    let Some(environment) = clock::told(time) else { return };
     let authority = Authority::new(folder.path(), "broker");
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
     let second = |_: &Path| format!("listener {port} 127.0.0.1\n{}", tls_lines(&authority));
@@ -396,15 +387,7 @@ async fn a_device_without_the_time_reads_films_says_why_it_is_not_connected_and_
     let mut witness = Witness::new(&broker).await;
     let home = Home::new(port);
     home.configure(&format!("[mqtt]\ntls = true\nca_file = {:?}\n", authority.ca));
-    let clock = folder.path().join("clock");
     fs::write(&clock, "@1970-01-02 00:00:00\n").expect("writable");
-    let environment: [(&str, OsString); 5] = [
-        ("LD_PRELOAD", library.into()),
-        ("FAKETIME_TIMESTAMP_FILE", clock.clone().into()),
-        ("FAKETIME_NO_CACHE", "1".into()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        ("NO_FAKE_STAT", "1".into()),
-    ];
     let mut daemon = home.start_in(&environment);
     daemon.until_said(
         "the broker's certificate is not valid yet (NotValidYet): the clock of this machine says 1970-01-02",

@@ -6,6 +6,8 @@
 
 #[path = "support/bundle.rs"]
 mod bundle;
+#[path = "support/clock.rs"]
+mod clock;
 #[path = "support/daemon.rs"]
 #[expect(dead_code, reason = "films that are still written and late ones are for other tests")]
 mod daemon;
@@ -22,6 +24,7 @@ mod witness;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -35,10 +38,14 @@ use landmarkd::crash_point::{MOMENTS, STEPS};
 use landmarkd::outbox::Outbox;
 use landmarkd::store::Store;
 use mosquitto::Mosquitto;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::process::Signal;
 use witness::{Witness, sequence};
 
 const SIGKILL: i32 = 9;
+/// Far beyond anything a test waits for.
+const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 /// Less than a result has, more than a refusal.
 const SMALL_PACKETS: &str = "max_packet_size 2000";
 
@@ -243,65 +250,49 @@ fn undecodable() -> Vec<u8> {
     bytes
 }
 
-#[tokio::test]
-async fn the_first_start() {
-    for point in points(Walk::First) {
-        let Some(mut scene) = Scene::new("").await else { return };
-        scene.drop_film("a.png", film(Kind::Png, 1), End::Result);
+/// Walks past a film of this end: killed at each point in turn, after the crashes `before` it, then run to the end with
+/// another film.
+async fn past(walk: Walk, broker_lines: &'static str, (bytes, end): (Vec<u8>, End), before: &[&str]) {
+    for point in points(walk) {
+        let Some(mut scene) = Scene::new(broker_lines).await else { return };
+        scene.drop_film("a.png", bytes.clone(), end);
+        before.iter().for_each(|before| scene.crash(before, &[]));
         scene.crash(&point, &[]);
+        if broker_lines.is_empty() {
+            scene.drop_film("b.png", film(Kind::Png, 2), End::Result);
+        }
         scene.run().await;
         scene.check(&point);
+        // The subscriber may have had it and the outbox not have known.
+        let twice = matches!(&*point, "event.acknowledged" | "event.removed");
+        let times = scene.witness.results_of(&sha256(&bytes)).count();
+        assert_eq!(times, if end != End::Result { 0 } else { 1 + usize::from(twice) }, "{point}");
     }
+}
+
+#[tokio::test]
+async fn the_first_start() {
+    past(Walk::First, "", (film(Kind::Png, 1), End::Result), &[]).await;
 }
 
 #[tokio::test]
 async fn a_film_on_its_way() {
-    for point in points(Walk::Film) {
-        let Some(mut scene) = Scene::new("").await else { return };
-        scene.drop_film("a.png", film(Kind::Png, 1), End::Result);
-        scene.crash(&point, &[]);
-        scene.drop_film("b.png", film(Kind::Png, 2), End::Result);
-        scene.run().await;
-        scene.check(&point);
-        // The subscriber may have had it and the outbox not have known.
-        let times = scene.witness.results_of(&sha256(&scene.films[0].bytes)).count();
-        assert_eq!(times, if matches!(&*point, "event.acknowledged" | "event.removed") { 2 } else { 1 }, "{point}");
-    }
+    past(Walk::Film, "", (film(Kind::Png, 1), End::Result), &[]).await;
 }
 
 #[tokio::test]
 async fn the_start_after_a_crash_in_a_film() {
-    for point in points(Walk::Again) {
-        let Some(mut scene) = Scene::new("").await else { return };
-        scene.drop_film("a.png", film(Kind::Png, 1), End::Result);
-        scene.crash("film.analysed", &[]);
-        scene.crash(&point, &[]);
-        scene.run().await;
-        scene.check(&point);
-    }
+    past(Walk::Again, "", (film(Kind::Png, 1), End::Result), &["film.analysed"]).await;
 }
 
 #[tokio::test]
 async fn a_film_that_goes_to_quarantine() {
-    for point in points(Walk::Undecodable) {
-        let Some(mut scene) = Scene::new("").await else { return };
-        scene.drop_film("a.png", undecodable(), End::Refusal);
-        scene.crash(&point, &[]);
-        scene.drop_film("b.png", film(Kind::Png, 2), End::Result);
-        scene.run().await;
-        scene.check(&point);
-    }
+    past(Walk::Undecodable, "", (undecodable(), End::Refusal), &[]).await;
 }
 
 #[tokio::test]
 async fn an_event_that_the_broker_does_not_take() {
-    for point in points(Walk::TooLarge) {
-        let Some(mut scene) = Scene::new(SMALL_PACKETS).await else { return };
-        scene.drop_film("a.png", film(Kind::Png, 1), End::Refusal);
-        scene.crash(&point, &[]);
-        scene.run().await;
-        scene.check(&point);
-    }
+    past(Walk::TooLarge, SMALL_PACKETS, (film(Kind::Png, 1), End::Refusal), &[]).await;
 }
 
 /// Where the film lies in the end: its name in `folder`, and its bytes.
@@ -330,11 +321,20 @@ async fn films_leave(walk: Walk, folder: Option<PathBuf>) {
     }
 }
 
-/// Waits until there is no such file.
+/// Waits until there is no such file in its folder.
 fn gone(path: &Path) {
-    let waiting =
-        Command::new("timeout").args(["60", "sh", "-c", "while [ -e \"$0\" ]; do sleep 0.05; done"]).arg(path).status();
-    assert!(waiting.expect("coreutils").success(), "{} is still there", path.display());
+    let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).expect("a wake-up");
+    let folder = path.parent().expect("it lies in a folder");
+    inotify::add_watch(&inotify, folder, WatchFlags::DELETE | WatchFlags::MOVED_FROM).expect("a folder");
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = Reader::new(&inotify, &mut buffer);
+    // Watched first, looked at then: what goes in between is not missed.
+    while path.exists() {
+        let mut ready = [PollFd::new(&inotify, PollFlags::IN)];
+        let came = poll(&mut ready, Some(&PATIENCE)).expect("a wake-up");
+        assert!(came > 0, "{} is still there", path.display());
+        while events.next().is_ok() {}
+    }
 }
 
 #[tokio::test]
@@ -376,27 +376,9 @@ async fn a_film_that_comes_again_under_another_name() {
     }
 }
 
-/// The library of Debian's package faketime.
-fn faketime() -> Option<PathBuf> {
-    let architectures = fs::read_dir("/usr/lib").expect("a system").filter_map(Result::ok);
-    let found =
-        architectures.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
-    if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "libfaketime is missing: install faketime");
-        println!("skipped: libfaketime is not installed");
-    }
-    found
-}
-
 #[tokio::test]
 async fn a_start_after_a_year() {
-    let Some(library) = faketime() else { return };
-    let later: [(&str, OsString); 4] = [
-        ("LD_PRELOAD", library.into()),
-        ("FAKETIME", "+400d".into()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        ("NO_FAKE_STAT", "1".into()),
-    ];
+    let Some(later) = clock::told([("FAKETIME", "+400d".into())]) else { return };
     for point in points(Walk::Year) {
         let Some(mut scene) = Scene::new("").await else { return };
         scene.home.configure("[acquisition]\nrescan_s = 1\nremember_days = 30\n[state]\narchive_days = 1\n");
