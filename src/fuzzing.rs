@@ -20,7 +20,22 @@ pub fn jpeg_scan(bytes: &[u8]) {
 
 /// The manifest of a model bundle.
 pub fn manifest(bytes: &[u8]) {
-    crate::model::fuzz(bytes);
+    crate::model::fuzz_manifest(bytes);
+}
+
+/// The archive of a model bundle.
+pub fn archive(bytes: &[u8]) {
+    crate::model::fuzz_archive(bytes);
+}
+
+/// The signature of a model bundle.
+pub fn signature(bytes: &[u8]) {
+    crate::model::fuzz_signature(bytes);
+}
+
+/// Requests over MQTT.
+pub fn command(bytes: &[u8]) {
+    crate::mqtt::fuzz(bytes);
 }
 
 /// The text of a configuration file.

@@ -239,6 +239,34 @@ fn is_file_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 100 && !name.starts_with('.') && name.bytes().all(plain)
 }
 
+/// Unpacks bytes as the archive of a bundle: the compressed form, or a tar file that is compressed here.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    use std::io::Write;
+    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
+        bytes.to_vec()
+    } else {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        gzip.write_all(bytes).and_then(|()| gzip.finish()).expect("into memory")
+    };
+    let around = std::env::temp_dir().join(format!("landmarkd-fuzz-{}", std::process::id()));
+    let directory = around.join("bundle");
+    std::fs::create_dir_all(&directory).expect("a folder of ours");
+    let id = BundleId::new("fuzz", "1.2.3").expect("sound");
+    let archive = Archive { path: PathBuf::from("x"), claim: Claim { id, signed_by: "maker".to_owned() }, bytes };
+    let unpacked = archive.unpack(&directory);
+    let names = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).expect("ours").map(|entry| entry.expect("ours"));
+        entries.map(|entry| (entry.file_name(), entry.metadata().expect("ours"))).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&around).len(), 1, "nothing lies beside the folder");
+    let files = names(&directory);
+    assert!(files.len() <= ENTRIES && files.iter().all(|(_, metadata)| metadata.is_file()), "{files:?}");
+    assert!(files.iter().map(|(_, metadata)| metadata.len()).sum::<u64>() <= MAX_UNPACKED_BYTES + 2 * MAX_TEXT_BYTES);
+    assert!(unpacked.is_err() || files.len() == ENTRIES, "{files:?}");
+    std::fs::remove_dir_all(&around).expect("ours");
+}
+
 /// The bytes of an entry; remembers why they could not be read.
 struct Content<R> {
     inner: R,

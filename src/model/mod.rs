@@ -36,8 +36,6 @@ pub use archive::{Archive, ArchiveError};
 pub use bundle::{Bundle, BundleError, BundleParts};
 pub use error::RegistryError;
 pub use identity::{BundleId, IdentityError};
-#[cfg(feature = "fuzzing")]
-pub(crate) use manifest::fuzz;
 pub use manifest::{Conformal, GoldenFilm, Manifest, Metrics, Network, Preprocessing, SuccessRate, Training};
 pub use registry::{Activation, Installed, Receipt, Registry, SelfTest};
 pub use runs::{End, Fault, Policy, Run, Runs, judge};
@@ -45,3 +43,5 @@ pub use selection::{Moment, NoWayBack, Previous, Selection};
 pub use self_test::{Limits, NOT_CONFINED, OFF, OWN_PROGRAM, Passed, SelfTestError, UNUSABLE, confine, in_child};
 pub use serving::{RolledBack, Serving};
 pub use signature::{Claim, SIGNATURE_SUFFIX, SignatureError, TRUST_DIRECTORY, TrustedKeys, trusted_comment};
+#[cfg(feature = "fuzzing")]
+pub(crate) use {archive::fuzz as fuzz_archive, manifest::fuzz as fuzz_manifest, signature::fuzz as fuzz_signature};

@@ -214,7 +214,12 @@ impl TrustedKeys {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SignatureError::Unsigned { path }),
             Err(source) => return Err(SignatureError::Read { path, source }),
         };
-        let signature = match Signature::decode(&text) {
+        self.verify_text(file, bytes, path, &text)
+    }
+
+    /// As [`verify`](Self::verify), where `text` is what stands in the signature's file at `path`.
+    fn verify_text(&self, file: &Path, bytes: &[u8], path: PathBuf, text: &str) -> Result<Claim, SignatureError> {
+        let signature = match Signature::decode(text) {
             Ok(signature) => signature,
             Err(e) => return Err(SignatureError::Malformed { path, reason: e.to_string() }),
         };
@@ -279,6 +284,25 @@ fn guarded(path: &Path) -> Result<(), SignatureError> {
         return Err(SignatureError::Writable { path: path.to_owned() });
     }
     Ok(())
+}
+
+/// Takes bytes for the signature of a bundle: only one that was made for just this bundle is good.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    /// Its private half was thrown away.
+    const KEY: &str = "RWRRuGGQvChiEPlL0UW+99II3DJo0TFeA02xKSDoG615MEQFQt+0iqp9";
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let key = PublicKey::decode(&format!("untrusted comment: maker\n{KEY}")).expect("a key");
+    let trusted = TrustedKeys {
+        directory: PathBuf::from(TRUST_DIRECTORY),
+        keys: vec![TrustedKey { name: "maker".to_owned(), key }],
+    };
+    let file = Path::new("fuzz-1.2.3.tar.gz");
+    let verify = |content: &[u8]| trusted.verify_text(file, content, PathBuf::from("fuzz-1.2.3.tar.gz.minisig"), text);
+    if let Ok(claim) = verify(b"a bundle") {
+        assert_eq!((claim.id.archive_name().as_str(), claim.signed_by.as_str()), ("fuzz-1.2.3.tar.gz", "maker"));
+    }
+    assert!(verify(b"another bundle").is_err(), "nobody signed that");
 }
 
 #[cfg(test)]

@@ -292,6 +292,77 @@ pub(super) fn to_json(document: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("the documents have string keys only")
 }
 
+/// Takes bytes for a request: response topic, NUL, correlation data, NUL, payload.
+///
+/// Whatever is asked, each answer goes where answers may go, can be read, and says what then happens.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    thread_local! {
+        static OUTBOX: Outbox = fuzz_outbox();
+    }
+    let mut parts = bytes.splitn(3, |&byte| byte == 0);
+    let mut part = || parts.next().unwrap_or_default();
+    let (topic, correlation, payload) = (part(), part(), part());
+    let (Ok(topic), topics) = (std::str::from_utf8(topic), Topics::new("s", "d").expect("sound")) else { return };
+    OUTBOX.with(|outbox| {
+        let (last, now) = (outbox.last().expect("in memory"), SystemTime::UNIX_EPOCH);
+        for command in Command::ALL {
+            let own = topics.answer(command);
+            let mut desk = Desk::new(topics.clone(), "boot".to_owned());
+            let request = Request {
+                topic: topics.command(command),
+                payload: payload.to_vec(),
+                response_topic: (!topic.is_empty()).then(|| topic.to_owned()),
+                correlation: (!correlation.is_empty()).then(|| correlation.to_vec()),
+            };
+            let heard = desk.hear(request, outbox, now).expect("in memory");
+            let mut events = 0;
+            while desk.next_replayed(outbox).expect("in memory").is_some() {
+                desk.replayed();
+                events += 1;
+            }
+            let mut answers = Vec::new();
+            while let Some(answer) = desk.next_answer() {
+                assert!(is_answer_topic(&answer.topic, &own), "{answer:?}");
+                answers.push(serde_json::from_slice::<serde_json::Value>(&answer.payload).expect("JSON"));
+                desk.answered();
+            }
+            let said = |index: usize| answers.get(index).and_then(|answer| answer["state"].as_str());
+            match (command, heard) {
+                (Command::Replay, Heard::Replay { from, to }) => {
+                    assert!((1..=to).contains(&from) && to <= last, "{from} to {to} of {last}");
+                    assert_eq!((events, said(0), said(1)), (to - from + 1, Some("accepted"), Some("done")));
+                }
+                (Command::Replay, Heard::Refused(_)) => {
+                    assert_eq!((events, said(0), answers.len()), (0, Some("refused"), 1));
+                }
+                (Command::Ping, Heard::Answered | Heard::Refused(_)) => assert_eq!((events, answers.len()), (0, 1)),
+                (_, heard) => panic!("{heard:?}"),
+            }
+        }
+    });
+}
+
+/// An outbox in memory that has delivered four events.
+#[cfg(feature = "fuzzing")]
+fn fuzz_outbox() -> Outbox {
+    use crate::report::{Draft, EventId};
+
+    let database = redb::Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
+    let database = std::sync::Arc::new(database.expect("in memory"));
+    let outbox = Outbox::new(std::sync::Arc::clone(&database), "e".to_owned()).expect("in memory");
+    for film in ["a", "b", "c", "d"] {
+        let id = EventId::of_result(film, "model", "settings");
+        let body = br#"{"data":{}}"#.to_vec();
+        let draft = Draft { kind: EventKind::Result, id, acquired: SystemTime::UNIX_EPOCH, body };
+        let tx = database.begin_write().expect("in memory");
+        let sequence = outbox.append(&tx, &draft).expect("in memory");
+        tx.commit().expect("in memory");
+        outbox.acknowledge(EventKind::Result, sequence).expect("in memory");
+    }
+    outbox
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,8 @@ mod session;
 mod tests;
 mod tls;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use commands::fuzz;
 pub use delivery::Hold;
 pub use options::check;
 pub use probe::{Answer, Probe, ProbeError, probe};

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -196,7 +197,7 @@ impl Work {
                 signal = link.signal() => match signal {
                     Signal::Acknowledged(reason) => self.acknowledged(reason).await?,
                     Signal::Asked(request) => {
-                        let heard = self.desk.hear(request, &outbox, SystemTime::now())?;
+                        let heard = patiently(|| self.desk.hear(request, &outbox, SystemTime::now()))?;
                         self.journal.heard(heard, Instant::now());
                         self.look()?;
                     }
@@ -250,7 +251,7 @@ impl Work {
                     }
                 }
             };
-            let Some(message) = self.message(lane)? else {
+            let Some(message) = patiently(|| self.message(lane))? else {
                 self.delivery.set_due(lane, false);
                 self.look()?;
                 continue;
@@ -342,7 +343,7 @@ impl Work {
         for (lane, kind) in [(Lane::Result, EventKind::Result), (Lane::Error, EventKind::Error)] {
             let head = &mut self.heads[slot(lane)];
             if head.is_none() {
-                *head = self.publisher.outbox.head(kind)?;
+                *head = patiently(|| self.publisher.outbox.head(kind))?;
             }
             self.delivery.set_due(lane, head.is_some() && self.phase != Phase::Leaving);
         }
@@ -421,6 +422,14 @@ impl Work {
     }
 }
 
+/// Reads the outbox: while the disk is full that may wait for a writer, and must keep no other task from its thread.
+fn patiently<T>(read: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => read(),
+        _ => tokio::task::block_in_place(read),
+    }
+}
+
 const fn slot(lane: Lane) -> usize {
     match lane {
         Lane::Error => 1,
@@ -446,4 +455,23 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_read_that_waits_keeps_no_other_task() {
+        let (sender, receiver) = mpsc::channel();
+        let reader = tokio::spawn(async move {
+            let other = tokio::spawn(async move { sender.send(()) });
+            let heard = patiently(|| receiver.recv_timeout(Duration::from_secs(10)));
+            other.await.expect("no panic").expect("it is waited for");
+            heard
+        });
+        assert_eq!(reader.await.expect("no panic"), Ok(()), "the only thread of the runtime was kept");
+    }
 }

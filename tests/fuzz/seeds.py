@@ -3,8 +3,12 @@
 
     tests/fuzz/seeds.py        writes tests/fuzz/seeds/TARGET/NAME; the same bytes every time
 """
+import gzip
+import hashlib
+import io
 import json
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -137,6 +141,46 @@ for name in ["jpeg", "jpeg-restart", "jpeg-12"]:
 manifest = json.loads((HERE / "../../models/ceph19-nfdp/manifest.json").read_text())
 save("manifest", "own", json.dumps(manifest, indent=1).encode())
 save("manifest", "short", json.dumps(manifest, separators=(",", ":")).encode())
+
+def archive(files, **entry):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            for key, value in entry.items():
+                setattr(info, key, value)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue().rstrip(b"\0") + bytes(1024)
+
+
+network, golden = b"a network", png()
+manifest.update(name="fuzz", version="1.2.3")
+manifest["network"].update(file="network.onnx", sha256=hashlib.sha256(network).hexdigest())
+manifest["golden"].update(file="golden.png", sha256=hashlib.sha256(golden).hexdigest())
+text = json.dumps(manifest, separators=(",", ":")).encode()
+bundle = {"manifest.json": text, "README.md": b"# Card\n", "network.onnx": network, "golden.png": golden}
+save("archive", "bundle", archive(bundle))
+save("archive", "compressed", gzip.compress(archive(bundle), 0, mtime=0))
+save("archive", "link", archive({"README.md": b""}, type=tarfile.SYMTYPE, linkname="/etc/passwd"))
+save("archive", "elsewhere", archive({"../README.md": b"# Card\n"}))
+save("archive", "five", archive(bundle | {"more": b""}))
+
+# Of the bytes "a bundle", by a key whose private half was thrown away.
+signature = """untrusted comment: untrusted
+RURRuGGQvChiELaFuuaVyxDuwqlcxFEw1AEF2iIFc0RfWkqLeKgbWrQ/oEr4r2kd8I9JokWz85l1aA0tSThA7uFdGJ1wyUGuSAw=
+trusted comment: landmarkd bundle fuzz 1.2.3
+YmeXV4UovhfMZtVHrPS4W75dN216glPjZUrws5TaZCH/uu8scnkm7xo+A7+O35AqE+K46ani3eIiXRz04877Cw==
+"""
+save("signature", "good", signature.encode())
+save("signature", "another", signature.replace("1.2.3", "1.2.4").encode())
+
+request = b'{"epoch":"e","from":"1","to":"00000000000000000003"}'
+save("command", "plain", b"\0\0" + request)
+save("command", "where", b"archive/answers\0" + bytes(range(1, 17)) + b"\0" + request)
+save("command", "forbidden", b"xr/v1/s/d/status\0\0" + request)
+save("command", "wide", b"\0\0" + b'{"epoch":"e","from":"2","to":"18446744073709551615"}')
+save("command", "epoch", b"\0\0" + b'{"epoch":"f","from":"0","to":"1"}')
 
 config = (HERE / "../../systemd/etc/landmarkd/landmarkd.toml").read_text()
 lines = [line for line in config.splitlines() if line and not line.startswith("# ")]
