@@ -14,7 +14,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 100 megapixels and 448 MiB, so that a process that decodes one film at a time stays under 512 MiB.
+    /// 100 megapixels and 448 MiB: with the network and what the allocator keeps, the whole daemon then stays below 768 MiB,
+    /// whatever it is given (`tests/ingest.rs` holds it to that).
     fn default() -> Self {
         Self { max_pixels: 100_000_000, max_alloc_bytes: 448 << 20 }
     }
