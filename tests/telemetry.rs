@@ -58,6 +58,10 @@ fn an_orin_nx_with_jetpack_6_tells_all_but_what_is_switched_off() {
     assert_eq!((gpu.busy_percent, gpu.clock_hz), (Some(43.7), Some(306_000_000)));
     assert_eq!((gpu.clock_limit_hz, gpu.clock_top_hz), (Some(612_000_000), Some(918_000_000)));
     assert_eq!((gpu.temperature_c, &gpu.name), (Some(48.75), &None));
+    let board = Board::new(ORIN_NX_R36);
+    board.set("sys/devices/system/cpu/cpufreq/policy4/scaling_max_freq", "729600");
+    let lowest = prober(&board).look().cpu.map(|clock| clock.limit_hz);
+    assert_eq!(lowest, Some(729_600_000), "the cluster that is held lowest");
     // Its fan turns and its surface is warm; neither slows it down, nor does what happened before.
     assert_eq!((machine.throttled_by, machine.over_current_events), (CALM, Some(3)));
 }

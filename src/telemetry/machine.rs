@@ -262,7 +262,7 @@ impl fmt::Display for Board {
 impl fmt::Display for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mhz = |hz: u64| hz / 1_000_000;
-        f.write_str(self.name.as_deref().unwrap_or("GPU without a name"))?;
+        f.write_str(self.name.as_deref().unwrap_or("GPU"))?;
         if let Some(celsius) = self.temperature_c {
             write!(f, ", {celsius:.0} °C")?;
         }
