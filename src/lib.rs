@@ -46,7 +46,8 @@
 //! | [`outbox`] | the durable queue and the archive of what was delivered; its invariants stand first | store, report |
 //! | [`mqtt`] | the connection, the rules of delivery, commands and replays; a loopback broker for demo and tests | outbox, report |
 //! | [`config`] | TOML and environment to checked settings; every default in one place | geometry |
-//! | [`health`] | NVIDIA GPUs; metrics, health checks and the status page over HTTP | report |
+//! | [`telemetry`] | the machine: board, clocks, temperatures, power, throttling; from files first, then NVML | report |
+//! | [`health`] | metrics, health checks and the status page over HTTP | report, telemetry |
 //! | [`overlay`] | a film with its landmarks drawn for a person | radiograph, landmark |
 //! | [`daemon`] | the wiring, supervision and stop | everything |
 //! | [`cli`] | one file a subcommand | everything |
@@ -80,6 +81,7 @@
 //! | a runtime for the network | a file in `inference/` that implements `Detector` |
 //! | a clinical measure | a file in `measure/`; a bundle's manifest says which it yields |
 //! | how a bundle is trusted, or given up | `model/signature.rs`, `model/runs.rs`; the daemon's side is `daemon/bundles.rs` |
+//! | what is known of the machine | a file in `telemetry/`, `telemetry/machine.rs`; the boards of `tests/support/boards.rs` |
 //! | the network itself | `network/`, then `train/export.rs`, then `tests/parity/` |
 
 pub mod acquisition;
@@ -108,5 +110,6 @@ pub mod radiograph;
 pub mod report;
 pub mod secret;
 pub mod store;
+pub mod telemetry;
 #[cfg(feature = "train")]
 pub mod train;

@@ -120,6 +120,36 @@ impl Machine {
         assert!(child.wait().expect("ours").success(), "{path}");
     }
 
+    /// What the kernel and the system of a Jetson show, at the paths at which they do.
+    fn becomes_a_jetson(&self) {
+        self.run(&["mount", "-t", "tmpfs", "board", "/sys/class"]);
+        for (path, text) in [
+            ("/etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic"),
+            ("/etc/nvpmodel.conf", "< POWER_MODEL ID=2 NAME=15W >"),
+            ("/var/lib/nvpmodel/status", "pmode:0002"),
+            ("/sys/class/devfreq/17000000.gpu/device/of_node/name", "gpu"),
+            ("/sys/class/devfreq/17000000.gpu/cur_freq", "306000000"),
+            ("/sys/class/thermal/thermal_zone0/type", "cpu-thermal"),
+            ("/sys/class/thermal/thermal_zone0/temp", "49500"),
+            ("/sys/class/thermal/cooling_device0/type", "cpufreq-cpu0"),
+            ("/sys/class/thermal/cooling_device0/cur_state", "0"),
+            ("/sys/class/hwmon/hwmon1/name", "ina3221"),
+            ("/sys/class/hwmon/hwmon1/in1_label", "VDD_IN"),
+            ("/sys/class/hwmon/hwmon1/in1_input", "5064"),
+            ("/sys/class/hwmon/hwmon1/curr1_input", "1440"),
+            ("/sys/class/hwmon/hwmon2/oc1_event_cnt", "3"),
+        ] {
+            self.write(path, text.as_bytes());
+        }
+    }
+
+    /// What the daemon tells Prometheus.
+    fn metrics(&self) -> String {
+        let ask = "exec 3<>/dev/tcp/127.0.0.1/9464 && \
+                   printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1:9464\\r\\n\\r\\n' >&3 && cat <&3";
+        self.run(&["bash", "-c", ask])
+    }
+
     /// A property of the unit.
     fn show(&self, property: &str) -> String {
         self.run(&["systemctl", "show", UNIT, "--value", "--property", property]).trim().to_owned()
@@ -212,6 +242,7 @@ fn the_service_lives_under_systemd_as_it_promises() {
     );
     let quick = "WatchdogSec=6\nTimeoutAbortSec=2\nRestartSec=1";
     machine.drop_in(quick);
+    machine.becomes_a_jetson();
     let mut journal = machine.journal(UNIT);
     let mut witness = machine.journal("witness.service");
 
@@ -223,6 +254,23 @@ fn the_service_lives_under_systemd_as_it_promises() {
     assert!(machine.show("StatusText").starts_with("watching /srv/films"), "{}", machine.show("StatusText"));
     machine.film("first.png");
     witness.until("ceph-1/result");
+
+    // The unit shuts much away, and leaves the machine to be looked at.
+    let board = "this machine is a board without a name, Jetson Linux 36.4.3 (JetPack 6.2), power mode 15W";
+    if journal.position(board).is_none() {
+        journal.until(board);
+    }
+    let metrics = machine.metrics();
+    for series in [
+        "landmarkd_temperature_celsius{sensor=\"cpu\"} 49.5",
+        "landmarkd_power_watts{rail=\"vdd_in\"} 7.292",
+        "landmarkd_gpu_clock_hertz{gpu=\"0\"} 306000000",
+        "landmarkd_throttled{cause=\"cpu_heat\"} 0",
+        "landmarkd_over_current_events_total 3",
+        "landmarkd_memory_available_bytes ",
+    ] {
+        assert!(metrics.contains(series), "{series} in {metrics}");
+    }
 
     // A broker that hangs, for longer than the watchdog waits: nothing is restarted, the film waits and arrives.
     machine.run(&["systemctl", "kill", "--signal=STOP", "broker.service"]);

@@ -72,7 +72,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     allowed.insert("store", &["crash_point", "disposition", "pulse", "report", "secret"]);
     allowed.insert("outbox", &["crash_point", "disposition", "report", "store"]);
     allowed.insert("mqtt", &["config", "crash_point", "disposition", "outbox", "pulse", "report", "secret", "store"]);
-    allowed.insert("health", &["disposition", "report"]);
+    // What the machine says of itself; the words for why it throttles are the published ones.
+    allowed.insert("telemetry", &["report"]);
+    allowed.insert("health", &["disposition", "report", "telemetry"]);
     allowed.insert("daemon", &["*"]);
     allowed.insert("cli", &["*"]);
     // The trainer shares the device's geometry and decoding, and nothing that serves.

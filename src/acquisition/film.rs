@@ -144,6 +144,12 @@ impl InFlight {
         films.values().any(|(known, state)| state == file && known == path)
     }
 
+    /// When the film was acquired that was acquired last, of those handed out.
+    pub(super) fn newest(&self) -> Option<SystemTime> {
+        let films = self.films.lock().unwrap_or_else(PoisonError::into_inner);
+        films.values().map(|(_, file)| file.modified()).max()
+    }
+
     /// Waits until the pipeline is through with films, and returns them; safe to drop while waiting.
     pub(super) async fn returned(&self) -> Vec<FilmSource> {
         loop {

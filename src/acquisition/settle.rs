@@ -31,6 +31,8 @@ pub struct Settle {
     ready: BTreeSet<(i64, Arc<Path>)>,
     /// The same files by the time they came or changed and, of those that came together, by their modification time.
     arrivals: BTreeSet<(Instant, i64, Arc<Path>)>,
+    /// All files by their modification time, the oldest first.
+    times: BTreeSet<(i64, Arc<Path>)>,
     /// Whose turn it is while many are ready.
     newest_next: bool,
 }
@@ -75,6 +77,7 @@ impl Settle {
             waiting: BTreeSet::new(),
             ready: BTreeSet::new(),
             arrivals: BTreeSet::new(),
+            times: BTreeSet::new(),
             newest_next: false,
         }
     }
@@ -94,6 +97,7 @@ impl Settle {
                 self.forget(path);
                 let path: Arc<Path> = path.into();
                 self.waiting.insert((now + self.pause, Arc::clone(&path)));
+                self.times.insert((file.mtime_ns, Arc::clone(&path)));
                 self.files.insert(path, changed);
             }
         }
@@ -103,6 +107,7 @@ impl Settle {
     pub fn forget(&mut self, path: &Path) {
         if let Some((path, candidate)) = self.files.remove_entry(path) {
             self.unlist(&path, &candidate);
+            self.times.remove(&(candidate.file.mtime_ns, path));
         }
     }
 
@@ -112,6 +117,7 @@ impl Settle {
         self.waiting.clear();
         self.ready.clear();
         self.arrivals.clear();
+        self.times.clear();
     }
 
     /// A scan that began at `started` went through the whole folder and met only `present`.
@@ -182,6 +188,13 @@ impl Settle {
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.waiting.first().map(|(until, _)| *until)
+    }
+
+    /// The file that was modified last, of those that are waiting or being examined.
+    #[must_use]
+    pub fn newest(&self) -> Option<&FileIdentity> {
+        let (_, path) = self.times.last()?;
+        self.files.get(path).map(|known| &known.file)
     }
 
     /// How many files are waiting or being examined.

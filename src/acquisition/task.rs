@@ -16,7 +16,7 @@ use super::examine::{Examined, examine};
 use super::fault::{FAULT_LOG_INTERVAL, FaultLog};
 use super::filesystem::WatchMode;
 use super::film::{Acquired, InFlight};
-use super::identity::FilmSource;
+use super::identity::{FileIdentity, FilmSource};
 use super::ledger::{Ledger, LedgerError};
 use super::open::FolderIdentity;
 use super::settle::{Due, Settle};
@@ -82,14 +82,19 @@ pub enum FolderFault {
     Events,
 }
 
-/// Whoever counts the folder's faults; called on the folder's own task, so it must not wait.
+/// Whoever counts the folder's faults and knows of the newest film; called on the folder's own task, so it must not
+/// wait.
 #[derive(Clone)]
-pub struct FolderObserver(Arc<dyn Fn(FolderFault) + Send + Sync>);
+pub struct FolderObserver {
+    fault: Arc<dyn Fn(FolderFault) + Send + Sync>,
+    newest: watch::Sender<Option<SystemTime>>,
+}
 
 impl FolderObserver {
-    /// Calls `tell` each time a fault occurs.
-    pub fn new(tell: impl Fn(FolderFault) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(tell))
+    /// Calls `fault` each time one occurs, and keeps in `newest` when the newest film in sight was acquired: from the
+    /// first look at its file until the pipeline is through with it.
+    pub fn new(fault: impl Fn(FolderFault) + Send + Sync + 'static, newest: watch::Sender<Option<SystemTime>>) -> Self {
+        Self { fault: Arc::new(fault), newest }
     }
 }
 
@@ -230,6 +235,7 @@ impl Folder {
         loop {
             self.start_round();
             self.start_examinations();
+            self.tell_newest();
             let wake = tokio::time::Instant::from_std(self.wake());
             drop(turn);
             tokio::select! {
@@ -308,6 +314,11 @@ impl Folder {
         }
     }
 
+    fn tell_newest(&self) {
+        let newest = self.settle.newest().map(FileIdentity::modified).max(self.in_flight.newest());
+        self.observer.newest.send_if_modified(|told| std::mem::replace(told, newest) != newest);
+    }
+
     fn check_round(&mut self) {
         if let Some((started, since)) = self.round
             && now() >= started + STALLED
@@ -341,7 +352,7 @@ impl Folder {
     }
 
     pub(super) fn fault(&mut self, fault: FolderFault, what: &dyn std::fmt::Display) {
-        (self.observer.0)(fault);
+        (self.observer.fault)(fault);
         if let Some(times) = self.faults.occurred(fault, now()) {
             let total = self.faults.total(&fault);
             match fault {

@@ -161,7 +161,7 @@ fn table(measured: &Measured, runs: u16) -> String {
 }
 
 /// The most memory that this process ever held, in bytes.
-fn peak_rss() -> Result<u64, Failure> {
+pub(super) fn peak_rss() -> Result<u64, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     high_water(&status).ok_or_else(|| Failure::new(Exit::Bug, "no VmHWM in /proc/self/status"))
 }

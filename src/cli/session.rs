@@ -172,7 +172,12 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             commands: false,
         },
         result: ResultSettings { require_subscriber: false, fresh: Duration::from_secs(300), token_key_file: None },
-        daemon: DaemonSettings { drain: Duration::from_secs(5), budget: PATIENCE, canary: None },
+        daemon: DaemonSettings {
+            drain: Duration::from_secs(5),
+            budget: PATIENCE,
+            canary: None,
+            throttled_pause: Duration::ZERO,
+        },
         health: HealthSettings { listen: None, host_name: None, overlays: 0, overlays_bytes: 0 },
         log: LogSettings { filter: "warn".to_owned(), format: LogFormat::Text },
     }

@@ -81,7 +81,7 @@ impl Default for ResultSection {
 
 impl Default for DaemonSection {
     fn default() -> Self {
-        Self { drain_s: 20, budget_s: 60, canary_s: 3600 }
+        Self { drain_s: 20, budget_s: 60, canary_s: 3600, throttled_pause_s: 10 }
     }
 }
 

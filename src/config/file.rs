@@ -183,6 +183,8 @@ pub struct DaemonSection {
     pub budget_s: u64,
     /// Between two tries of the golden film; 0: none.
     pub canary_s: u64,
+    /// Before each film of the backlog while the machine throttles; 0: none.
+    pub throttled_pause_s: u64,
 }
 
 /// `[health]`

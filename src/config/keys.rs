@@ -134,6 +134,11 @@ pub(super) const KEYS: &[Key] = &[
         "3600 has the network tried on its golden film every hour that no film comes; 0 switches that off",
     ),
     key(
+        "daemon.throttled_pause_s",
+        Allowed::Whole(0, 3600, "seconds"),
+        "10 lets a machine that is too hot recover between two films of the backlog; 0 switches that off",
+    ),
+    key(
         "health.listen",
         Allowed::Text("an IP address and a port such as \"127.0.0.1:9464\", or empty", is_listen),
         "empty switches the status page, the metrics and the health checks off",

@@ -193,6 +193,8 @@ pub struct DaemonSettings {
     pub budget: Duration,
     /// How often the golden film is tried on the live path while it is idle; absent: never.
     pub canary: Option<Duration>,
+    /// How long the worker pauses before each film of the backlog while the machine throttles; zero: not at all.
+    pub throttled_pause: Duration,
 }
 
 /// What is shown over HTTP (R45).

@@ -257,11 +257,12 @@ impl Check<'_> {
 }
 
 fn daemon_settings(section: &DaemonSection) -> DaemonSettings {
-    let DaemonSection { drain_s, budget_s, canary_s } = section;
+    let DaemonSection { drain_s, budget_s, canary_s, throttled_pause_s } = section;
     DaemonSettings {
         drain: Duration::from_secs(*drain_s),
         budget: Duration::from_secs(*budget_s),
         canary: (*canary_s > 0).then(|| Duration::from_secs(*canary_s)),
+        throttled_pause: Duration::from_secs(*throttled_pause_s),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the daemon knows of itself, gathered for the status topic.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -7,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::Level;
 use crate::acquisition::{FolderState, WatchMode};
-use crate::report::{Condition, FolderState as ReportedFolder, ModelInfo, Reason};
+use crate::report::{Condition, FolderState as ReportedFolder, ModelInfo, Reason, ThrottleCause};
 
 /// The one place where all parties pin what concerns the status.
 #[derive(Debug)]
@@ -76,6 +77,23 @@ impl ConditionBoard {
                 Level::Full => drop(condition.reasons.insert(Reason::DiskFull)),
             }
             condition.reasons != before
+        });
+    }
+
+    /// The machine slows itself down for these causes, under this power mode.
+    pub(super) fn machine(&self, throttled_by: &BTreeSet<ThrottleCause>, power_mode: Option<&str>) {
+        self.sender.send_if_modified(|condition| {
+            if condition.throttled_by == *throttled_by && condition.power_mode.as_deref() == power_mode {
+                return false;
+            }
+            condition.throttled_by.clone_from(throttled_by);
+            condition.power_mode = power_mode.map(str::to_owned);
+            if throttled_by.is_empty() {
+                condition.reasons.remove(&Reason::Throttled);
+            } else {
+                condition.reasons.insert(Reason::Throttled);
+            }
+            true
         });
     }
 
@@ -153,6 +171,21 @@ mod tests {
             board.disk(level);
             assert!(!watching.has_changed().expect("there"), "told twice");
         }
+    }
+
+    #[test]
+    fn a_machine_that_throttles_degrades_until_it_has_recovered() {
+        let board = ConditionBoard::new(model());
+        let mut watching = board.subscribe();
+        let hot = BTreeSet::from([ThrottleCause::CpuHeat]);
+        board.machine(&hot, Some("15W"));
+        assert!(watching.borrow_and_update().reasons.contains(&Reason::Throttled));
+        board.machine(&hot, Some("15W"));
+        assert!(!watching.has_changed().expect("there"), "told twice");
+        board.machine(&BTreeSet::new(), Some("15W"));
+        let now = watching.borrow_and_update().clone();
+        assert!(now.reasons.is_empty() && now.throttled_by.is_empty());
+        assert_eq!(now.power_mode.as_deref(), Some("15W"));
     }
 
     #[test]

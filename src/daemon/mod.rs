@@ -4,6 +4,8 @@
 //! owns the network (`worker`) and the publisher (`mqtt`). Films reach the worker through a channel of one; results
 //! reach the publisher through the outbox on disk and nothing else, so a stuck broker never holds up a film.
 //! Which bundle serves is `bundles`' to say; while no film comes the worker tries its golden one (`canary`).
+//! A thread of its own looks at the machine (`machine`); while that throttles, the backlog is worked with pauses
+//! (`restraint`).
 //! Any of the three ending early, by error or panic, stops all of them. A configuration that is read again is tried
 //! first (`reload`); if it serves, the three make way for three new ones, and the state stays open.
 
@@ -12,7 +14,9 @@ mod bundles;
 mod canary;
 mod condition;
 mod disk;
+mod machine;
 mod reload;
+mod restraint;
 mod service_manager;
 mod start;
 mod starts;

@@ -15,17 +15,17 @@ use super::condition::ConditionBoard;
 use super::supervise::{Ended, supervise};
 use super::visible::{self, Visible, Waiting};
 use super::worker::WorkerError;
-use super::{disk, starts};
+use super::{disk, machine, starts};
 use crate::acquisition::{AttemptMark, Ledger, Quarantine, QuarantineError};
 use crate::analysis::{Analyst, AnalystOptions, Golden};
 use crate::config::Settings;
-use crate::health;
 use crate::inference::SELF_TEST_TOLERANCE_PX;
 use crate::model::{Bundle, End, RolledBack};
 use crate::mqtt::{self, LinkState};
 use crate::outbox::Outbox;
 use crate::report::{EventKind, Topics};
 use crate::store::{DiskRoom, Store, is_full};
+use crate::telemetry::Root;
 
 /// A panic's own words may quote a film (R31); the journal has its place in the source.
 pub(super) const PANICKED: &str = "a part of the daemon panicked";
@@ -88,6 +88,7 @@ pub async fn run(settings: Settings, mut reloads: Reloads, shutdown: Cancellatio
     // One for the whole run: connections are counted through (R26).
     let links = watch::Sender::new(LinkState::default());
     let visible = Arc::new(Visible::new(&serving.settings.health, Waiting::new(state.waiting.0, state.waiting.1)));
+    let _machine = machine::watch(Root::of_this_machine(), Arc::clone(&condition), Arc::clone(&visible));
     let _server = AbortOnDropHandle::new(tokio::spawn(visible::serve(
         Arc::clone(&visible),
         serving.settings.health.clone(),
@@ -238,10 +239,6 @@ async fn load(bundle: Bundle, settings: &Settings, store: &Store) -> Result<(Ana
                 "the self-test failed: on the bundle's golden film a landmark is {off_px:.2} px from where it should \
                  be, {SELF_TEST_TOLERANCE_PX} px are allowed; reinstall the model bundle"
             ));
-        }
-        match health::gpus() {
-            Ok(gpus) => gpus.iter().for_each(|gpu| info!("found {gpu}; the network runs on the CPU")),
-            Err(reason) => info!("no GPU: {reason}"),
         }
         let model = analyst.model();
         info!("{} {} on {}: self-test within {off_px:.3} px", model.name, model.version, model.backend);

@@ -16,6 +16,7 @@ use super::canary::Canary;
 use super::condition::ConditionBoard;
 use super::disk::{DiskWatch, Gate};
 use super::reload::{is_same_device, renew};
+use super::restraint::Restraint;
 use super::start::{PANICKED, Reloads, Serving, State};
 use super::visible::Visible;
 use super::worker::{Worker, WorkerError};
@@ -86,6 +87,14 @@ pub(super) async fn supervise(
     // Two stops in a row: the folder and the worker first, and only when nothing is appended any more the publisher.
     let (no_more_films, no_more_events) = (CancellationToken::new(), CancellationToken::new());
     let gate = Arc::new(Gate::default());
+    let (film_sender, film_receiver) = mpsc::channel(1);
+    let (newest_sender, newest) = watch::channel(None);
+    let restraint = Restraint {
+        condition: condition.subscribe(),
+        newest,
+        fresh: settings.result.fresh,
+        pause: settings.daemon.throttled_pause,
+    };
     let worker = Worker {
         analyst,
         canary: Canary::new(golden, settings.daemon.canary, Instant::now()),
@@ -98,12 +107,12 @@ pub(super) async fn supervise(
         config_hash: settings.hash(),
         room: store.room().clone(),
         gate: Arc::clone(&gate),
+        restraint,
         condition: Arc::clone(condition),
         visible: Arc::clone(visible),
         pulse: pulse(Stage::Worker, "the worker"),
         shutdown: no_more_films.clone(),
     };
-    let (film_sender, film_receiver) = mpsc::channel(1);
     let (folder_sender, folder) = watch::channel(FolderState::Starting);
     let drain = settings.daemon.drain;
 
@@ -119,7 +128,7 @@ pub(super) async fn supervise(
             ledger.clone(),
             film_sender,
             folder_sender,
-            visible.folder_observer(),
+            visible.folder_observer(newest_sender),
             pulse(Stage::Folder, "the folder"),
             stop,
         );

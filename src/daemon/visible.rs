@@ -22,6 +22,7 @@ use crate::mqtt::{LinkEvent, LinkObserver, LinkState};
 use crate::overlay;
 use crate::pulse::Pulse;
 use crate::report::{Condition, EventKind, FolderState, Reason};
+use crate::telemetry::Machine;
 
 /// Long side of a picture on the status page.
 const PICTURE_PX: u32 = 1000;
@@ -38,9 +39,25 @@ pub(super) struct Visible {
     /// Whether there is disk enough to make them.
     draws: AtomicBool,
     disk: Mutex<Option<DiskView>>,
+    machine: Mutex<Option<Machine>>,
+    /// Whether the backlog waits because the machine throttles.
+    pausing: AtomicBool,
     waiting: Mutex<Waiting>,
     started: SystemTime,
     stages: Mutex<Stages>,
+}
+
+/// The backlog waits while this lives.
+pub(super) struct Pausing<'a> {
+    visible: &'a Visible,
+    since: Instant,
+}
+
+impl Drop for Pausing<'_> {
+    fn drop(&mut self) {
+        self.visible.metrics.throttle_pause.add(self.since.elapsed());
+        self.visible.pausing.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Events that wait for the broker, as far as it is known without asking the disk.
@@ -94,6 +111,8 @@ impl Visible {
             pictures,
             draws: AtomicBool::new(true),
             disk: Mutex::default(),
+            machine: Mutex::default(),
+            pausing: AtomicBool::new(false),
             waiting: Mutex::new(waiting),
             started: SystemTime::now(),
             stages: Mutex::default(),
@@ -176,10 +195,22 @@ impl Visible {
         self.metrics.faults[FaultCause::Store].add();
     }
 
-    /// Hears of the folder's faults.
-    pub(super) fn folder_observer(&self) -> FolderObserver {
+    /// The machine is so.
+    pub(super) fn machine(&self, machine: Machine) {
+        *lock(&self.machine) = Some(machine);
+    }
+
+    /// From now on, until what it returns is dropped, the backlog waits because the machine throttles.
+    pub(super) fn pausing(&self) -> Pausing<'_> {
+        self.metrics.throttle_pauses.add();
+        self.pausing.store(true, Ordering::Relaxed);
+        Pausing { visible: self, since: Instant::now() }
+    }
+
+    /// Hears of the folder's faults, and has `newest` kept.
+    pub(super) fn folder_observer(&self, newest: watch::Sender<Option<SystemTime>>) -> FolderObserver {
         let metrics = Arc::clone(&self.metrics);
-        FolderObserver::new(move |fault| metrics.faults[folder_fault(fault)].add())
+        FolderObserver::new(move |fault| metrics.faults[folder_fault(fault)].add(), newest)
     }
 
     fn ended(&self, film: FilmView) {
@@ -247,7 +278,8 @@ impl Visible {
                 backend: model.backend.clone(),
             }),
             disk: *lock(&self.disk),
-            gpus: Vec::new(),
+            machine: lock(&self.machine).clone(),
+            pausing: self.pausing.load(Ordering::Relaxed),
             stages: stages.pulses.iter().map(view).collect(),
         }
     }
@@ -351,6 +383,7 @@ const fn trouble(reason: Reason) -> Trouble {
         Reason::SafeMode => Trouble::SafeMode,
         Reason::ModelRolledBack => Trouble::ModelRolledBack,
         Reason::CanaryFailed => Trouble::CanaryFailed,
+        Reason::Throttled => Trouble::Throttled,
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::canary::{Canary, Verdict};
 use super::condition::ConditionBoard;
 use super::disk::Gate;
+use super::restraint::Restraint;
 use super::visible::Visible;
 use crate::acquisition::{
     Acquired, AcquiredFilm, AttemptMark, FAULT_LOG_INTERVAL, FaultLog, FilmSource, Ledger, LedgerError, Outcome,
@@ -48,6 +49,8 @@ pub(super) struct Worker {
     pub(super) room: DiskRoom,
     /// Closed while there is no room for a result.
     pub(super) gate: Arc<Gate>,
+    /// Has the backlog wait while the machine throttles.
+    pub(super) restraint: Restraint,
     pub(super) condition: Arc<ConditionBoard>,
     pub(super) visible: Arc<Visible>,
     /// Busy with a film; to wait for one is no work.
@@ -140,6 +143,10 @@ impl Worker {
             if !self.gate.pass(&self.shutdown) {
                 return Ok(());
             }
+            self.spare_the_machine(&acquired, runtime);
+            if self.shutdown.is_cancelled() {
+                return Ok(());
+            }
             let busy = self.pulse.busy();
             crash_point::reach("film.received");
             let taken = match acquired {
@@ -159,6 +166,15 @@ impl Worker {
                 warn!("a film must wait, it stays in the folder and is tried again ({times} times so far): {cause}");
             }
             std::thread::sleep(REST_AFTER_FAULT);
+        }
+    }
+
+    /// Waits before a film of the backlog while the machine throttles; the film is in hand and not begun.
+    fn spare_the_machine(&mut self, acquired: &Acquired, runtime: &Handle) {
+        let Acquired::Film(film) = acquired else { return };
+        if self.restraint.applies(film.acquired) {
+            let _pausing = self.visible.pausing();
+            runtime.block_on(self.restraint.pause(film.acquired, &self.shutdown));
         }
     }
 

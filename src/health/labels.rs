@@ -200,18 +200,6 @@ labels! {
     }
 }
 
-labels! {
-    /// A thermometer of the machine.
-    Sensor {
-        /// The processor.
-        Cpu: sensor = "cpu";
-        /// The graphics processor.
-        Gpu: sensor = "gpu";
-        /// The whole chip, where processor and graphics share one.
-        Soc: sensor = "soc";
-    }
-}
-
 impl FilmEnd {
     /// What became of the film, for a person.
     #[must_use]
@@ -257,7 +245,6 @@ pub(super) mod tests {
         check::<FaultCause>();
         check::<Stage>();
         check::<FolderWord>();
-        check::<Sensor>();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::exposition::{Exposition, Kind, Sample, number};
-use super::labels::{Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Label, Sensor, Stage, Step};
+use super::labels::{Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Label, Stage, Step};
 use super::process::Process;
 use super::trouble::Trouble;
 use super::view::{Counts, QueueView, StatusView};
@@ -56,6 +56,24 @@ impl Gauge {
     #[must_use]
     pub fn get(&self) -> Option<f64> {
         Some(f64::from_bits(self.0.load(Relaxed))).filter(|value| !value.is_nan())
+    }
+}
+
+/// A time that only grows.
+#[derive(Debug, Default)]
+pub struct Stopwatch {
+    ns: AtomicU64,
+}
+
+impl Stopwatch {
+    /// So much more.
+    pub fn add(&self, duration: Duration) {
+        self.ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// The time since the start.
+    fn seconds(&self) -> f64 {
+        self.ns.load(Relaxed) as f64 / 1e9
     }
 }
 
@@ -130,12 +148,10 @@ pub struct Metrics {
     pub faults: Of<FaultCause, Counter>,
     /// Free bytes of the state directory's file system.
     pub state_free_bytes: Gauge,
-    /// Share of the last moment that the first GPU computed, 0 to 1.
-    pub gpu_busy_ratio: Gauge,
-    /// Memory of the first GPU that is in use.
-    pub gpu_memory_used_bytes: Gauge,
-    /// Thermometers, in degrees Celsius.
-    pub temperature_c: Of<Sensor, Gauge>,
+    /// Pauses before a film of the backlog while the machine throttled.
+    pub throttle_pauses: Counter,
+    /// The time they took.
+    pub throttle_pause: Stopwatch,
     /// The number of this start of the state directory's daemon, from 1.
     pub starts: Gauge,
     /// How many of the recent starts followed no clean stop.
@@ -199,9 +215,10 @@ impl Metrics {
         to.one("outbox_oldest_age_seconds", "Age of the oldest event that waits; 0 when none does.", &[], age);
         to.counters("faults_total", "Lasting faults, counted each time; the journal tells them seldom.", &self.faults);
         to.gauge("state_free_bytes", "Free space of the state directory's file system.", &self.state_free_bytes);
-        to.gauge("gpu_busy_ratio", "Share of the last moment that the GPU computed.", &self.gpu_busy_ratio);
-        to.gauge("gpu_memory_used_bytes", "Memory of the GPU that is in use.", &self.gpu_memory_used_bytes);
-        to.gauges("temperature_celsius", "Temperature of a chip.", &self.temperature_c);
+        let help = "Pauses before a film of the backlog while the machine slowed itself down.";
+        to.counter("throttle_pauses_total", help, &self.throttle_pauses);
+        let paused_s = Some(self.throttle_pause.seconds());
+        to.number("throttle_pause_seconds_total", Kind::Counter, "Time that these pauses took.", paused_s);
         let starts = self.starts.get();
         to.number("starts_total", Kind::Counter, "Starts with this state directory.", starts);
         to.gauge("unclean_starts", "Recent starts that followed no clean stop.", &self.unclean_starts);
@@ -249,11 +266,6 @@ impl Families {
         self.members(name, Kind::Counter, help, values);
     }
 
-    fn gauges<L: Label>(&mut self, name: &str, help: &str, gauges: &Of<L, Gauge>) {
-        let values = gauges.each().filter_map(|(member, gauge)| Some((member, gauge.get()?)));
-        self.members(name, Kind::Gauge, help, values);
-    }
-
     fn members<L: Label>(&mut self, name: &str, kind: Kind, help: &str, values: impl Iterator<Item = (L, f64)>) {
         let samples = values.map(|(member, value)| Sample { suffix: "", labels: member.pairs().to_vec(), value });
         self.add(name, kind, help, samples);
@@ -285,6 +297,11 @@ impl Families {
         self.members("degraded", Kind::Gauge, "1 for what keeps films or results waiting.", troubles);
         let folder = FolderWord::ALL.iter().map(|&word| (word, flag(view.folder == word)));
         self.members("folder", Kind::Gauge, "1 for what is known of the acquisition folder.", folder);
+        let help = "1 while the backlog waits because the machine slows itself down.";
+        self.number("throttle_pausing", Kind::Gauge, help, Some(flag(view.pausing)));
+        if let Some(machine) = &view.machine {
+            self.machine(machine);
+        }
         let busy = |stage: Stage| view.stages.iter().find(|known| known.stage == stage).map(|known| known.busy_for);
         let stages =
             Stage::ALL.iter().filter_map(|&stage| Some((stage, busy(stage)?.unwrap_or_default().as_secs_f64())));
@@ -301,5 +318,6 @@ impl Families {
     }
 }
 
+mod machine;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

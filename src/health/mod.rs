@@ -18,7 +18,6 @@
 
 mod exposition;
 mod films;
-mod gpu;
 mod http;
 mod labels;
 mod metrics;
@@ -33,16 +32,14 @@ mod view;
 mod words;
 
 pub use films::Films;
-pub use gpu::{Gpu, gpus};
 pub use http::{HealthServer, HttpError, HttpOptions};
-pub use labels::{Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Sensor, Stage, Step};
-pub use metrics::{Counter, Gauge, Histogram, Metrics, Of};
+pub use labels::{Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Stage, Step};
+pub use metrics::{Counter, Gauge, Histogram, Metrics, Of, Stopwatch};
 pub use overlays::{Overlays, PictureError, to_png};
 #[cfg(feature = "fuzzing")]
 pub(crate) use request::fuzz;
 pub use routes::{Health, Look};
 pub use trouble::Trouble;
 pub use view::{
-    BrokerView, Counts, DiskView, FilmView, GpuView, ModelView, QueueView, ServiceWord, StageView, StatusView,
-    StepTimes,
+    BrokerView, Counts, DiskView, FilmView, ModelView, QueueView, ServiceWord, StageView, StatusView, StepTimes,
 };

@@ -22,9 +22,10 @@ function note(root) {
 
 /** What is worth a new page: all but the passing of time. */
 function essence(status) {
-  const { time, stages, gpus, disk, ...rest } = status;
+  const { time, stages, machine, disk, ...rest } = status;
   const minute = Math.floor(Date.parse(time) / 60000);
-  return JSON.stringify([rest, minute]);
+  // Numbers of the machine change all the time; what it slows itself down for is news.
+  return JSON.stringify([rest, machine?.throttled_by, machine?.silent, minute]);
 }
 
 function ago(seconds) {

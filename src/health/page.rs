@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::labels::{FilmEnd, FolderWord};
-use super::view::{DiskView, FilmView, GpuView, ModelView, QueueView, ServiceWord, StatusView, StepTimes};
+use super::view::{DiskView, FilmView, ModelView, QueueView, ServiceWord, StatusView, StepTimes};
 use super::words::{Bytes, Escaped, Span, Time};
 
 /// `/page.css`
@@ -49,8 +49,8 @@ fn body(to: &mut String, view: &StatusView) -> fmt::Result {
     folder(to, view)?;
     model(to, view.model.as_ref())?;
     disk(to, view.disk.as_ref())?;
-    for (place, gpu) in view.gpus.iter().enumerate() {
-        gpu_tile(to, place, gpu)?;
+    if let Some(known) = &view.machine {
+        machine::tiles(to, known, view.pausing)?;
     }
     to.push_str("</section>\n");
     films(to, view)
@@ -172,19 +172,6 @@ fn disk(to: &mut String, disk: Option<&DiskView>) -> fmt::Result {
     tile(to, "disk", "Disk", format!("{} free", Bytes(free_bytes)), format!("{meter} of {}", Bytes(total_bytes)))
 }
 
-fn gpu_tile(to: &mut String, place: usize, gpu: &GpuView) -> fmt::Result {
-    let GpuView { name, temperature_c, busy_percent, memory_used_bytes } = gpu;
-    let facts = [
-        temperature_c.map(|celsius| format!("{celsius} °C")),
-        busy_percent.map(|percent| format!("{percent} % busy")),
-        memory_used_bytes.map(|bytes| format!("{} in use", Bytes(bytes))),
-    ];
-    let facts: Vec<_> = facts.into_iter().flatten().collect();
-    let below = if facts.is_empty() { "its driver tells no more".to_owned() } else { facts.join(" · ") };
-    let name = Escaped(name.as_deref().unwrap_or("without a name"));
-    tile(to, &format!("gpu-{place}"), "GPU", name, below)
-}
-
 fn films(to: &mut String, view: &StatusView) -> fmt::Result {
     to.push_str("<section class=\"films\">\n<h2>Last films</h2>\n");
     if view.films.is_empty() {
@@ -246,5 +233,6 @@ fn film_item(to: &mut String, film: &FilmView) -> fmt::Result {
     Ok(())
 }
 
+mod machine;
 #[cfg(test)]
 mod tests;

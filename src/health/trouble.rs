@@ -29,6 +29,8 @@ labels! {
         ModelRolledBack: reason = "model_rolled_back";
         /// A changed configuration was refused.
         ConfigRejected: reason = "config_rejected";
+        /// The machine slows itself down.
+        Throttled: reason = "throttled";
         /// The machine's clock is not set.
         ClockUnset: reason = "clock_unset";
     }
@@ -63,6 +65,7 @@ impl Trouble {
             Self::ClientIdTaken => "Another client connects to the broker with the same id.",
             Self::ModelRolledBack => "The newly installed model failed; the one before it serves.",
             Self::ConfigRejected => "The changed configuration was refused; the one before it is in force.",
+            Self::Throttled => "The machine is too hot or draws too much, and slows itself down.",
             Self::ClockUnset => "The clock of this machine is not set.",
         }
     }
@@ -99,6 +102,10 @@ impl Trouble {
                 "Run landmarkd model list: it says why. It is over when a bundle is activated by name, be it the one that serves."
             }
             Self::ConfigRejected => "Run landmarkd check-config, mend what it names and reload the service.",
+            Self::Throttled => {
+                "Check its fan, its vents, the room and its power supply; landmarkd doctor --gpu says which. Fresh films \
+                 are read as ever, but slower; the backlog is read with pauses until it has recovered."
+            }
             Self::ClockUnset => {
                 "Set up time synchronisation. Times of films are wrong until then, and TLS may refuse the broker."
             }

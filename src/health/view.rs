@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::labels::{FilmEnd, FolderWord, Stage};
 use super::trouble::Trouble;
 use crate::report;
+use crate::telemetry::Machine;
 
 /// The daemon at one moment. It has no room for a path, a file name or anything a patient could be known by.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,8 +44,10 @@ pub struct StatusView {
     pub model: Option<ModelView>,
     /// The file system of the state directory.
     pub disk: Option<DiskView>,
-    /// The GPUs.
-    pub gpus: Vec<GpuView>,
+    /// The machine, once it was looked at.
+    pub machine: Option<Machine>,
+    /// The backlog waits at this moment because the machine throttles.
+    pub pausing: bool,
     /// The parts of the daemon that must not hang.
     pub stages: Vec<StageView>,
 }
@@ -156,19 +159,6 @@ pub struct DiskView {
     pub stop_bytes: u64,
 }
 
-/// One GPU; what its driver does not tell is absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct GpuView {
-    /// The maker's name for it.
-    pub name: Option<String>,
-    /// In degrees Celsius.
-    pub temperature_c: Option<u32>,
-    /// The share of the last moment that it computed, in per cent.
-    pub busy_percent: Option<u32>,
-    /// Memory in use.
-    pub memory_used_bytes: Option<u64>,
-}
-
 /// A part of the daemon that must not hang.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StageView {
@@ -274,7 +264,8 @@ pub(super) mod tests {
             films: Vec::new(),
             model: None,
             disk: None,
-            gpus: Vec::new(),
+            machine: None,
+            pausing: false,
             stages: vec![StageView { stage: Stage::Worker, busy_for: None, budget: Duration::from_secs(60) }],
         }
     }

@@ -38,6 +38,12 @@ pub struct Status {
     /// When the last film was finished, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_film: Option<String>,
+    /// Why the machine slows itself down; absent while it does not.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub throttled_by: BTreeSet<ThrottleCause>,
+    /// The machine's power mode, which limits its clocks ("15W", "MAXN"); absent where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_mode: Option<String>,
 }
 
 /// The state in one word.
@@ -80,6 +86,49 @@ pub enum Reason {
     ModelRolledBack,
     /// The network did not place the golden film's landmarks where they are: results may be wrong.
     CanaryFailed,
+    /// The machine is too hot or draws too much and slows itself down; the backlog is read with pauses.
+    Throttled,
+}
+
+/// Why a machine slows itself down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ThrottleCause {
+    /// The processor is too hot.
+    CpuHeat,
+    /// The GPU is too hot.
+    GpuHeat,
+    /// Another part of the chip is too hot.
+    SocHeat,
+    /// It draws more current than its supply or its power mode allows.
+    OverCurrent,
+}
+
+impl ThrottleCause {
+    /// Every member, in the order of declaration.
+    pub const ALL: &'static [Self] = &[Self::CpuHeat, Self::GpuHeat, Self::SocHeat, Self::OverCurrent];
+
+    /// The word for it in labels and documents.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::CpuHeat => "cpu_heat",
+            Self::GpuHeat => "gpu_heat",
+            Self::SocHeat => "soc_heat",
+            Self::OverCurrent => "over_current",
+        }
+    }
+
+    /// What is the matter, for a person.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::CpuHeat => "the processor is too hot",
+            Self::GpuHeat => "the GPU is too hot",
+            Self::SocHeat => "the chip is too hot",
+            Self::OverCurrent => "it draws more than its supply or power mode allows",
+        }
+    }
 }
 
 /// What is known of the watched folder.
@@ -108,6 +157,10 @@ pub struct Condition {
     pub folder: FolderState,
     /// When the last film was finished.
     pub last_film: Option<SystemTime>,
+    /// Why the machine slows itself down.
+    pub throttled_by: BTreeSet<ThrottleCause>,
+    /// The machine's power mode.
+    pub power_mode: Option<String>,
 }
 
 /// One connection to the broker.
@@ -144,6 +197,8 @@ impl Status {
             queue_length,
             folder: condition.folder,
             last_film: condition.last_film.map(rfc3339),
+            throttled_by: condition.throttled_by.clone(),
+            power_mode: condition.power_mode.clone(),
         }
     }
 
@@ -221,18 +276,31 @@ mod tests {
     }
 
     #[test]
+    fn the_words_for_causes_are_those_on_the_wire() {
+        for cause in ThrottleCause::ALL {
+            assert_eq!(serde_json::to_value(cause).expect("a word"), cause.word());
+        }
+    }
+
+    #[test]
     fn the_document_is_the_one_subscribers_were_told() {
-        let condition = Condition {
+        let mut condition = Condition {
             last_film: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500)),
             folder: FolderState::Watching,
             ..Condition::default()
         };
         let status = Status::new(&condition, &session(), [Reason::NoSubscriber], 2, SystemTime::UNIX_EPOCH);
-        let expected = serde_json::json!({
+        let mut expected = serde_json::json!({
             "state": "degraded", "reasons": ["no_subscriber"], "boot_id": "0123-7", "session": 3,
             "time": "1970-01-01T00:00:00.000Z", "version": env!("CARGO_PKG_VERSION"), "queue_length": 2,
             "folder": "watching", "last_film": "1970-01-01T00:00:01.500Z",
         });
+        assert_eq!(serde_json::to_value(status).expect("serializable"), expected);
+        condition.throttled_by = [ThrottleCause::OverCurrent, ThrottleCause::CpuHeat].into();
+        condition.power_mode = Some("15W".to_owned());
+        let status = Status::new(&condition, &session(), [Reason::NoSubscriber], 2, SystemTime::UNIX_EPOCH);
+        expected["throttled_by"] = serde_json::json!(["cpu_heat", "over_current"]);
+        expected["power_mode"] = "15W".into();
         assert_eq!(serde_json::to_value(status).expect("serializable"), expected);
     }
 }

@@ -14,6 +14,26 @@ fn due(settle: &mut Settle, at: Instant) -> Vec<(String, bool)> {
     due.into_iter().map(|due| (due.path.display().to_string(), due.last)).collect()
 }
 
+#[test]
+fn the_newest_file_is_known_whatever_becomes_of_it() {
+    let (start, mut settle) = (Instant::now(), Settle::new(PAUSE, PATIENCE));
+    let of = |mtime_ns| FileIdentity { mtime_ns, ..file(1) };
+    let newest = |settle: &Settle| settle.newest().map(|file| file.mtime_ns);
+    assert_eq!(newest(&settle), None);
+    for (path, mtime_ns, expected) in [("a", 20, 20), ("b", 10, 20), ("c", 30, 30), ("c", 5, 20), ("d", 20, 20)] {
+        settle.sighted(Path::new(path), of(mtime_ns), start);
+        assert_eq!(newest(&settle), Some(expected), "{path} of {mtime_ns}");
+    }
+    assert_eq!(settle.due(start + PAUSE, 10, 1000, |size| size).len(), 4);
+    settle.hold(Path::new("a"));
+    assert_eq!(newest(&settle), Some(20), "examined or held");
+    settle.forget(Path::new("a"));
+    settle.forget(Path::new("d"));
+    assert_eq!(newest(&settle), Some(10));
+    settle.clear();
+    assert_eq!(newest(&settle), None);
+}
+
 #[derive(Clone, Copy)]
 enum Step {
     /// The file is seen with this size.

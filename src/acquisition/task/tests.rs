@@ -26,6 +26,7 @@ struct Station {
     ledger: Ledger,
     films: mpsc::Receiver<Acquired>,
     state: watch::Receiver<FolderState>,
+    newest: watch::Receiver<Option<SystemTime>>,
     progress: watch::Receiver<Progress>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), AcquisitionError>>,
@@ -72,15 +73,17 @@ impl Station {
         let (state_sender, state) = watch::channel(FolderState::Starting);
         let shutdown = CancellationToken::new();
         let faults: Arc<Mutex<Vec<FolderFault>>> = Arc::default();
-        let observer = FolderObserver::new({
+        let (newest_sender, newest) = watch::channel(None);
+        let count = {
             let faults = Arc::clone(&faults);
             move |fault| faults.lock().expect("nobody panicked").push(fault)
-        });
+        };
+        let observer = FolderObserver::new(count, newest_sender);
         let task = Folder::new(settings, ledger.clone(), out, state_sender, observer);
         let progress = task.progress.subscribe();
         let token = shutdown.clone();
         let task = tokio::spawn(async move { task.run(&Pulse::new("the folder"), &token).await });
-        Self { folder, database, ledger, films, state, progress, shutdown, task, faults }
+        Self { folder, database, ledger, films, state, newest, progress, shutdown, task, faults }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -180,6 +183,35 @@ async fn films_present_at_start_and_those_that_come_are_handed_out() {
     for name in ["a", "b", "c"] {
         station.nothing_but(name).await;
     }
+    station.stop().await;
+}
+
+#[tokio::test]
+async fn the_newest_film_is_in_sight_until_the_pipeline_is_through_with_it() {
+    let mut station = Station::start(temporary(), |_| {});
+    station.watching().await;
+    assert_eq!(*station.newest.borrow(), None);
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let lay = |station: &Station, name: &str, seconds| {
+        let part = station.folder.path().with_extension(name);
+        fs::write(&part, jpeg(name)).expect("writable");
+        fs::File::options().write(true).open(&part).expect("writable").set_modified(at(seconds)).expect("settable");
+        fs::rename(part, station.path(name)).expect("one file system");
+    };
+    lay(&station, "old", 100);
+    let old = station.film().await;
+    lay(&station, "new", 200);
+    timeout(LIMIT, station.newest.wait_for(|newest| *newest == Some(at(200)))).await.expect("seen").expect("it runs");
+    let new = station.film().await;
+    station.finish(&new.source, Outcome::Done { sequence: 1 });
+    drop(new);
+    timeout(LIMIT, station.newest.wait_for(|newest| *newest == Some(at(100))))
+        .await
+        .expect("through")
+        .expect("it runs");
+    station.finish(&old.source, Outcome::Done { sequence: 2 });
+    drop(old);
+    timeout(LIMIT, station.newest.wait_for(Option::is_none)).await.expect("through").expect("it runs");
     station.stop().await;
 }
 

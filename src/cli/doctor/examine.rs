@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Check, Report, Verdict, broker, folder, machine, model, state};
+use super::{Check, Report, Verdict, broker, folder, gpu, machine, model, state};
 use crate::cli::{Exit, Failure, logging};
 use crate::config::{self, CONFIG_FILE};
 
@@ -17,6 +17,16 @@ pub struct Arguments {
     /// Print one JSON object and nothing else on standard output
     #[arg(long)]
     json: bool,
+    /// Look at the machine under the network instead: board, JetPack, driver, TensorRT, latency on the CPU and the GPU,
+    /// their agreement, memory, power, temperature, throttling, and a verdict; it needs no configuration
+    #[arg(long, conflicts_with = "probe_broker")]
+    gpu: bool,
+    /// With --gpu: how often the network runs on its golden film
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "gpu", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+    /// With --gpu: the model bundle [default: the one that serves, or the packaged one]
+    #[arg(long, value_name = "DIR", requires = "gpu")]
+    model: Option<PathBuf>,
     /// Connect to the broker even while the daemon runs with a client certificate, which some brokers take for one
     /// session: the daemon is then thrown out and connects again
     #[arg(long)]
@@ -38,7 +48,11 @@ to be looked at.";
 /// [`Exit::Config`] or [`Exit::Service`] when a check has failed, [`Exit::Io`] when printing fails.
 pub fn doctor(arguments: &Arguments) -> Result<(), Failure> {
     logging::start(&logging::for_people());
-    let Arguments { config, json, probe_broker, unit } = arguments;
+    let Arguments { config, json, gpu, runs, model, probe_broker, unit } = arguments;
+    if *gpu {
+        let (bundle, runs, json) = (model.clone(), *runs, *json);
+        return gpu::doctor(&gpu::Question { config, bundle, runs, json });
+    }
     let report = examine(config, unit, *probe_broker)?;
     let mut out = io::stdout().lock();
     if *json {

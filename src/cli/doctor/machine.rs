@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Check;
 use crate::config::{AfterPublish, Settings};
-use crate::health;
 use crate::report::rfc3339;
+use crate::telemetry::{Prober, Root};
 
 /// The program is not older: a clock before this has never been set.
 const WRITTEN_S: u64 = 1_767_225_600; // 2026-01-01
@@ -122,11 +122,11 @@ fn properties(unit: &str, shown: &str, needs_writing: bool) -> Check {
 
 /// Which GPUs there are; without any the network runs on the CPU.
 pub(super) fn gpu() -> Check {
-    match health::gpus() {
-        Ok(gpus) if gpus.is_empty() => Check::ok("gpu", "none; the network runs on the CPU"),
-        Ok(gpus) => Check::ok("gpu", gpus.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-        Err(reason) => Check::ok("gpu", format!("none, the network runs on the CPU ({reason})")),
+    let gpus = Prober::new(Root::of_this_machine()).look().gpus;
+    if gpus.is_empty() {
+        return Check::ok("gpu", "none; the network runs on the CPU");
     }
+    Check::ok("gpu", gpus.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Check> {
 }
 
 /// Where the bundle lies that the daemon takes at its next start, and who says so.
-fn serving(settings: &Settings) -> Result<(PathBuf, &'static str), String> {
+pub(super) fn serving(settings: &Settings) -> Result<(PathBuf, &'static str), String> {
     let ModelSettings { directory, packaged } = &settings.model;
     if let Some(directory) = directory {
         return Ok((directory.clone(), "named by model.directory"));

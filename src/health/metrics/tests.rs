@@ -5,11 +5,44 @@ use super::super::exposition::tests::parse;
 use super::super::view::StageView;
 use super::super::view::tests::quiet;
 use super::*;
+use crate::report::ThrottleCause;
+use crate::telemetry::{Board, CpuClock, Gpu, Machine, Memory, Power, Rail, Sensor, Source, Temperature};
+
+/// A board that is too hot.
+pub(in super::super) fn machine() -> Machine {
+    Machine {
+        board: Board {
+            model: Some("NVIDIA Jetson Orin NX Engineering Reference Developer Kit".to_owned()),
+            l4t: Some("36.4.3".to_owned()),
+            jetpack: Some("6.2"),
+            power_mode: Some("15W".to_owned()),
+            ..Board::default()
+        },
+        memory: Some(Memory { total_bytes: 8192, available_bytes: 4096 }),
+        cpu: Some(CpuClock { limit_hz: 1_500_000_000, top_hz: 2_000_000_000 }),
+        gpus: vec![Gpu {
+            busy_percent: Some(50.0),
+            clock_hz: Some(306_000_000),
+            clock_limit_hz: Some(612_000_000),
+            temperature_c: Some(51.5),
+            ..Gpu::default()
+        }],
+        temperatures: vec![
+            Temperature { sensor: Sensor::Gpu, celsius: 51.5, throttles_at_c: None },
+            Temperature { sensor: Sensor::Junction, celsius: 99.5, throttles_at_c: Some(99.0) },
+        ],
+        power: vec![Power { rail: Rail::VddIn, milliwatts: 14_250 }],
+        throttled_by: [ThrottleCause::CpuHeat].into(),
+        over_current_events: Some(3),
+        silent: [Source::Nvml].into(),
+    }
+}
 
 /// Every kind of number, told at least once.
 fn busy() -> (Metrics, StatusView) {
     let metrics = Metrics::default();
-    let view = StatusView { troubles: [Trouble::BrokerAway].into(), ..quiet() };
+    let machine = Some(machine());
+    let view = StatusView { troubles: [Trouble::BrokerAway].into(), machine, pausing: true, ..quiet() };
     metrics.films[FilmEnd::Accepted].add();
     metrics.films[FilmEnd::Accepted].add();
     metrics.films[FilmEnd::Crash].add();
@@ -22,7 +55,8 @@ fn busy() -> (Metrics, StatusView) {
         metrics.steps[Step::Inference].observe(Duration::from_millis(ms));
     }
     metrics.queue_is(3, Some(view.time - Duration::from_secs(90)));
-    metrics.temperature_c[Sensor::Gpu].set(51.5);
+    metrics.throttle_pauses.add();
+    metrics.throttle_pause.add(Duration::from_millis(2500));
     metrics.canary_px.set(0.03);
     metrics.starts.set(7.0);
     (metrics, view)
@@ -52,6 +86,22 @@ fn the_text_reads_back_as_what_was_counted() {
         ("landmarkd_outbox_length[]", 3.0),
         ("landmarkd_outbox_oldest_age_seconds[]", 90.0),
         ("landmarkd_temperature_celsius[sensor=gpu]", 51.5),
+        ("landmarkd_temperature_celsius[sensor=junction]", 99.5),
+        ("landmarkd_throttle_temperature_celsius[sensor=junction]", 99.0),
+        ("landmarkd_power_watts[rail=vdd_in]", 14.25),
+        ("landmarkd_throttled[cause=cpu_heat]", 1.0),
+        ("landmarkd_throttled[cause=over_current]", 0.0),
+        ("landmarkd_telemetry_silent[source=nvml]", 1.0),
+        ("landmarkd_telemetry_silent[source=thermal]", 0.0),
+        ("landmarkd_over_current_events_total[]", 3.0),
+        ("landmarkd_cpu_clock_limit_hertz[]", 1.5e9),
+        ("landmarkd_memory_available_bytes[]", 4096.0),
+        ("landmarkd_gpu_busy_ratio[gpu=0]", 0.5),
+        ("landmarkd_gpu_clock_limit_hertz[gpu=0]", 6.12e8),
+        ("landmarkd_throttle_pauses_total[]", 1.0),
+        ("landmarkd_throttle_pause_seconds_total[]", 2.5),
+        ("landmarkd_throttle_pausing[]", 1.0),
+        ("landmarkd_degraded[reason=throttled]", 0.0),
         ("landmarkd_canary_error_pixels[]", 0.03),
         ("landmarkd_starts_total[]", 7.0),
         ("landmarkd_ready[]", 1.0),
@@ -72,14 +122,33 @@ fn the_text_reads_back_as_what_was_counted() {
 #[test]
 fn what_nobody_knows_is_left_out() {
     let text = Metrics::default().text(&quiet(), &Process::default());
-    for name in ["gpu_", "temperature", "state_free", "canary_error", "outbox_", "starts", "resident", "written"] {
+    for name in [
+        "gpu_",
+        "cpu_",
+        "memory_",
+        "power",
+        "throttled",
+        "telemetry",
+        "temperature",
+        "state_free",
+        "canary_error",
+        "outbox_",
+        "starts",
+        "resident",
+        "written",
+    ] {
         assert!(!text.contains(&format!("landmarkd_{name}")), "{name} in {text}");
     }
     assert!(!text.contains("NaN"), "{text}");
     let metrics = Metrics::default();
-    metrics.gpu_busy_ratio.set(0.5);
-    metrics.gpu_busy_ratio.forget();
-    assert!(!metrics.text(&quiet(), &Process::default()).contains("gpu_busy_ratio"));
+    metrics.canary_px.set(0.5);
+    metrics.canary_px.forget();
+    assert!(!metrics.text(&quiet(), &Process::default()).contains("canary_error"));
+    let view = StatusView { machine: Some(Machine::default()), ..quiet() };
+    let text = metrics.text(&view, &Process::default());
+    for name in ["gpu_", "cpu_", "memory_", "power", "temperature", "over_current"] {
+        assert!(!text.contains(&format!("landmarkd_{name}")), "{name} in {text}");
+    }
 }
 
 #[test]
@@ -134,7 +203,10 @@ fn every_label_is_of_a_closed_set() {
     // What a person configures or a driver says must not get in, whatever it is.
     view.site = "SECRET".to_owned();
     view.device = "SECRET".to_owned();
-    view.gpus = vec![super::super::view::GpuView { name: Some("SECRET".to_owned()), ..Default::default() }];
+    let machine = view.machine.as_mut().expect("there");
+    machine.gpus[0].name = Some("SECRET".to_owned());
+    machine.board =
+        Board { model: Some("SECRET".to_owned()), power_mode: Some("SECRET".to_owned()), ..Board::default() };
     view.stages.push(StageView { stage: Stage::Store, busy_for: None, budget: Duration::ZERO });
     let text = metrics.text(&view, &Process::now());
     assert!(!text.contains("SECRET"), "{text}");

@@ -3,10 +3,12 @@ use std::time::SystemTime;
 
 use super::super::films::tests::film;
 use super::super::labels::Stage;
+use super::super::metrics::tests::machine as hot;
 use super::super::trouble::Trouble;
 use super::super::view::tests::quiet;
 use super::super::view::{BrokerView, Counts, StageView};
 use super::*;
+use crate::telemetry::{Board, Gpu, Machine};
 
 const HOSTILE: &str = "\"><script>alert('x')</script>&amp;{{main}}";
 
@@ -35,10 +37,17 @@ fn hostile() -> StatusView {
             backend: HOSTILE.to_owned(),
         }),
         disk: Some(DiskView { free_bytes: 3 << 30, total_bytes: 64 << 30, warn_bytes: 4 << 30, stop_bytes: 1 << 30 }),
-        gpus: vec![
-            GpuView { name: Some(HOSTILE.to_owned()), temperature_c: Some(51), ..GpuView::default() },
-            GpuView::default(),
-        ],
+        machine: Some(Machine {
+            board: Board {
+                model: Some(HOSTILE.to_owned()),
+                l4t: Some(HOSTILE.to_owned()),
+                power_mode: Some(HOSTILE.to_owned()),
+                ..Board::default()
+            },
+            gpus: vec![Gpu { name: Some(HOSTILE.to_owned()), ..Gpu::default() }, Gpu::default()],
+            ..hot()
+        }),
+        pausing: true,
         stages: vec![StageView {
             stage: Stage::Worker,
             busy_for: Some(Duration::from_secs(75)),
@@ -94,7 +103,10 @@ fn foreign_text_opens_no_element_and_no_attribute() {
             *text = plain(text);
         }
     }
-    calm.gpus[0].name = Some("x".to_owned());
+    let machine = calm.machine.as_mut().expect("there");
+    machine.gpus[0].name = Some("x".to_owned());
+    machine.board = Board { model: Some("x".to_owned()), l4t: Some("x".to_owned()), ..Board::default() };
+    machine.board.power_mode = Some("x".to_owned());
     let (hostile, calm) = (render(&hostile()), render(&calm));
     assert_eq!(tags(&hostile), tags(&calm));
     assert!(!hostile.contains("<script>"), "{hostile}");
