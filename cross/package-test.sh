@@ -154,10 +154,12 @@ if [ -n "$rule" ]; then
     put /etc/systemd/system/$unit.d/emulator.conf
   guest systemctl daemon-reload
 fi
-guest systemctl enable --now $unit
+guest systemctl --quiet enable --now $unit
 is "$(show ActiveState)/$(show UnitFileState)" active/enabled "after enable --now"
 for number in $(seq $films); do film "film-$number"; done
 await $unit "event $films"
+# From here on the results are in the queue and nowhere else.
+guest sh -c 'rm /srv/films/*'
 main=$(show MainPID)
 ok "started, $films results wait"
 

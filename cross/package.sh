@@ -30,9 +30,11 @@ written=$(dirname "$program")/package
 rm -rf "$written"
 mkdir "$written"
 "${run[@]}" man "$written/man1" >&2
+gzip -9n "$written"/man1/*
 for shell in bash zsh fish; do "${run[@]}" completions $shell > "$written/landmarkd.$shell"; done
 
-package=$("$cargo_deb" --no-build --no-strip --compress-system --locked --target "$target" --output "$(target_directory)/debian/" \
+# --fast: most of it are weights, which no compressor makes smaller.
+package=$("$cargo_deb" --no-build --no-strip --fast --compress-system --locked --target "$target" --output "$(target_directory)/debian/" \
   --manifest-path "$repository/Cargo.toml" "${features[@]}" | tail -1)
 [ -e "$package" ] || die "cargo-deb made no package"
 say "$(dpkg-deb --field "$package" Package Version Architecture Installed-Size | tr '\n' ' ')"
