@@ -8,6 +8,10 @@
 # no network. Where the machine does not allow it, it says why and exits with 77.
 #
 #   boot.sh TREE PROGRAM MODELS
+#   boot.sh --root FOLDER [--binfmt RULE]
+#
+# The second boots the system that lies in FOLDER, as it is, instead of the machine's own. If that is of another
+# architecture, RULE tells the kernel's binfmt_misc how to start its programs.
 #
 # How: mount, pid, net, uts, ipc and cgroup namespaces; the root is an overlay of the machine's own root below a tmpfs,
 # so nothing written inside is seen outside; /proc/sys and /sys are read-only; systemd sees itself in a container, with
@@ -15,14 +19,19 @@
 set -euo pipefail
 
 inside() { # runs as PID 1 of the namespaces, becomes systemd
-  local tree=$1 program=$2 models=$3 root=$4
+  local base=$1 binfmt=$2 tree=$3 program=$4 models=$5 root=$6
   mount --make-rprivate /
   mount -t tmpfs -o size=4g boot "$root"
   mkdir "$root"/{upper,work,new}
-  mount -t overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/work" boot "$root/new"
+  mount -t overlay -o "lowerdir=$base,upperdir=$root/upper,workdir=$root/work" boot "$root/new"
   local new=$root/new
   mount -t proc proc "$new/proc"
   mount --bind "$new/proc/sys" "$new/proc/sys"; mount -o remount,bind,ro "$new/proc/sys"
+  if [ -n "$binfmt" ]; then
+    # In the new root, because the kernel forgets the rule with the last mount of this file system.
+    mount -t binfmt_misc binfmt_misc "$new/proc/sys/fs/binfmt_misc"
+    echo "$binfmt" > "$new/proc/sys/fs/binfmt_misc/register"
+  fi
   mount -t sysfs -o ro sysfs "$new/sys"
   mount -t cgroup2 cgroup2 "$new/sys/fs/cgroup"
   mount -t tmpfs -o mode=755 run "$new/run"
@@ -40,9 +49,11 @@ inside() { # runs as PID 1 of the namespaces, becomes systemd
   rm -rf "$new/var/lib/landmarkd" "$new/etc/landmarkd"; : > "$new/etc/fstab"
   printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n' > "$new/etc/systemd/system/boot.target"
   # The tree, the program, the models.
-  cp -r "$tree"/{etc,usr} "$new/"
-  touch "$new/usr/bin/landmarkd"; mount --bind "$program" "$new/usr/bin/landmarkd"
-  mkdir -p "$new/usr/share/landmarkd/models"; mount --bind "$models" "$new/usr/share/landmarkd/models"
+  if [ -n "$tree" ]; then
+    cp -r "$tree"/{etc,usr} "$new/"
+    touch "$new/usr/bin/landmarkd"; mount --bind "$program" "$new/usr/bin/landmarkd"
+    mkdir -p "$new/usr/share/landmarkd/models"; mount --bind "$models" "$new/usr/share/landmarkd/models"
+  fi
   mkdir -p "$new/srv/films"
 
   cd "$new"; mkdir -p mnt/old; pivot_root . mnt/old; umount -l /mnt/old
@@ -53,9 +64,16 @@ inside() { # runs as PID 1 of the namespaces, becomes systemd
 }
 if [ "${1:-}" = --inside ]; then shift; inside "$@"; fi
 
+base=/ binfmt='' tree='' program='' models=''
+if [ "${1:-}" = --root ]; then
+  base=$2
+  if [ "${3:-}" = --binfmt ]; then binfmt=$4; fi
+else
+  tree=$1 program=$2 models=$3
+fi
 refused() { echo "refused: $*"; exit 77; }
 [ "$(id -u)" -eq 0 ] || refused "not root"
-[ -x /lib/systemd/systemd ] || refused "systemd is not installed"
+[ -x "$base/lib/systemd/systemd" ] || refused "systemd is not installed in $base"
 for command in unshare nsenter setpriv findmnt; do command -v $command > /dev/null || refused "$command is not installed"; done
 cgroups=$(findmnt -n -o TARGET -t cgroup2 | head -1)
 [ -n "$cgroups" ] || refused "no cgroup2 mount"
@@ -63,7 +81,7 @@ unshare --mount --pid --fork --net --uts --ipc --cgroup true 2> /dev/null || ref
 cgroup=$cgroups/landmarkd-boot.$$
 mkdir "$cgroup" 2> /dev/null || refused "$cgroups is not writable"
 root=$(mktemp -d)
-init= launcher=
+init='' launcher=''
 cleanup() {
   if [ -n "$init" ]; then kill -KILL "$init" 2> /dev/null || true; fi
   if [ -n "$launcher" ]; then wait "$launcher" 2> /dev/null || true; fi
@@ -80,9 +98,9 @@ trap 'exit 130' INT TERM
 
 bash -c 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"' - "$cgroup" \
   setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --net --uts --ipc --cgroup --mount-proc \
-  "$0" --inside "$@" "$root" < /dev/null >&2 &
+  "$0" --inside "$base" "$binfmt" "$tree" "$program" "$models" "$root" < /dev/null >&2 &
 launcher=$!
-for _ in $(seq 100); do
+for _ in $(seq 300); do
   init=$(tr -d ' ' < "/proc/$launcher/task/$launcher/children" 2> /dev/null || true)
   [ -n "$init" ] && [ "$(cat "/proc/$init/comm" 2> /dev/null)" = systemd ] && break
   kill -0 "$launcher" 2> /dev/null || refused "the namespaces could not be set up"
@@ -94,7 +112,9 @@ for _ in $(seq 300); do
   case $state in running | degraded) break ;; esac
   sleep 0.1
 done
-guest systemd-sysusers
-guest systemd-tmpfiles --create landmarkd.conf
+if [ -n "$tree" ]; then
+  guest systemd-sysusers
+  guest systemd-tmpfiles --create landmarkd.conf
+fi
 echo "booted $init"
 cat > /dev/null
