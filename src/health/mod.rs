@@ -35,7 +35,9 @@ mod words;
 pub use films::Films;
 pub use gpu::{Gpu, gpus};
 pub use http::{HealthServer, HttpError, HttpOptions};
-pub use labels::{Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Sensor, Stage, Step};
+pub use labels::{
+    AcceleratorFault, AcceleratorWord, Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Sensor, Stage, Step,
+};
 pub use metrics::{Counter, Gauge, Histogram, Metrics, Of};
 pub use overlays::{Overlays, PictureError, to_png};
 #[cfg(feature = "fuzzing")]
@@ -43,6 +45,6 @@ pub(crate) use request::fuzz;
 pub use routes::{Health, Look};
 pub use trouble::Trouble;
 pub use view::{
-    BrokerView, Counts, DiskView, FilmView, GpuView, ModelView, QueueView, ServiceWord, StageView, StatusView,
-    StepTimes,
+    AcceleratorView, BrokerView, Counts, DiskView, FilmView, GpuView, ModelView, QueueView, ServiceWord, StageView,
+    StatusView, StepTimes,
 };

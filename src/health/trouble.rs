@@ -29,6 +29,8 @@ labels! {
         ModelRolledBack: reason = "model_rolled_back";
         /// A changed configuration was refused.
         ConfigRejected: reason = "config_rejected";
+        /// The GPU does not compute what it was to.
+        AcceleratorFailed: reason = "accelerator_failed";
         /// The machine's clock is not set.
         ClockUnset: reason = "clock_unset";
     }
@@ -63,6 +65,7 @@ impl Trouble {
             Self::ClientIdTaken => "Another client connects to the broker with the same id.",
             Self::ModelRolledBack => "The newly installed model failed; the one before it serves.",
             Self::ConfigRejected => "The changed configuration was refused; the one before it is in force.",
+            Self::AcceleratorFailed => "The GPU was given up; the processor computes, more slowly.",
             Self::ClockUnset => "The clock of this machine is not set.",
         }
     }
@@ -99,6 +102,10 @@ impl Trouble {
                 "Run landmarkd model list: it says why. It is over when a bundle is activated by name, be it the one that serves."
             }
             Self::ConfigRejected => "Run landmarkd check-config, mend what it names and reload the service.",
+            Self::AcceleratorFailed => {
+                "Run landmarkd doctor: it says why. Results are as right as before. The GPU is tried again at the next \
+                 start, or never with inference.backend = \"cpu\"."
+            }
             Self::ClockUnset => {
                 "Set up time synchronisation. Times of films are wrong until then, and TLS may refuse the broker."
             }

@@ -31,6 +31,9 @@ pub struct Status {
     /// What computes ("tract-cpu"); absent until a model serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
+    /// What is with the GPU that computes faster than the processor, where there is one to speak of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<Accelerator>,
     /// Events that wait for the broker.
     pub queue_length: u64,
     /// The watched folder.
@@ -38,6 +41,31 @@ pub struct Status {
     /// When the last film was finished, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_film: Option<String>,
+}
+
+/// What is with the GPU; the processor computes unless it is `serving`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Accelerator {
+    /// The one word.
+    pub state: AcceleratorState,
+    /// Why, in words: of the library, the driver or the daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What is with the GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceleratorState {
+    /// There is none that can be used: no driver, no TensorRT, or another version of it.
+    Absent,
+    /// Its engine is being loaded, built or compared.
+    Preparing,
+    /// It computes.
+    Serving,
+    /// It is there, and was given up.
+    Failed,
 }
 
 /// The state in one word.
@@ -80,6 +108,8 @@ pub enum Reason {
     ModelRolledBack,
     /// The network did not place the golden film's landmarks where they are: results may be wrong.
     CanaryFailed,
+    /// The GPU that was to compute was given up or is not there; the processor computes.
+    AcceleratorFailed,
 }
 
 /// What is known of the watched folder.
@@ -104,6 +134,8 @@ pub struct Condition {
     pub reasons: BTreeSet<Reason>,
     /// The serving model.
     pub model: Option<ModelInfo>,
+    /// What is with the GPU; absent where none is to be used.
+    pub accelerator: Option<Accelerator>,
     /// The watched folder.
     pub folder: FolderState,
     /// When the last film was finished.
@@ -141,6 +173,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model_sha256: condition.model.as_ref().map(|model| model.sha256.clone()),
             backend: condition.model.as_ref().map(|model| model.backend.clone()),
+            accelerator: condition.accelerator.clone(),
             queue_length,
             folder: condition.folder,
             last_film: condition.last_film.map(rfc3339),

@@ -3,6 +3,7 @@
 //! Every check is plain data ([`Check`]), one file a subject; nothing here changes anything: no state is opened for
 //! writing, no film is read, and what is asked of the broker reaches no subscriber.
 
+mod accelerator;
 mod broker;
 mod check;
 mod examine;
