@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::disposition::Disposition;
 use crate::geometry::{PixelSpacing, Point, Size};
-use crate::inference::{InferenceError, Localization, Localizer};
+use crate::inference::{InferenceError, Localization, Localizer, SELF_TEST_TOLERANCE_PX, tensorrt};
 use crate::landmark::Landmark;
 use crate::measure::{Measure, MeasureSet};
 use crate::model::Bundle;
@@ -62,6 +62,23 @@ impl Golden {
     #[must_use]
     pub const fn new(film: Vec<u8>, size: Size, expected_px: Vec<Point>) -> Self {
         Self { film, size, expected_px }
+    }
+
+    /// What a network finds on it, in its pixels.
+    ///
+    /// # Errors
+    /// When it cannot be decoded or the network fails on it.
+    pub fn found(&self, localizer: &mut Localizer) -> Result<Vec<Point>, AnalysisError> {
+        // What is configured for films of the folder does not concern it.
+        let limits = Limits { max_pixels: self.size.area(), ..Limits::default() };
+        let found = localizer.localize(&decode(&self.film, &limits)?)?.landmarks;
+        Ok(found.iter().map(|landmark| landmark.point).collect())
+    }
+
+    /// How far a landmark lies at most from where it is to be found, in pixels of the film.
+    #[must_use]
+    pub fn off_px(&self, found: &[Point]) -> f64 {
+        found.iter().zip(&self.expected_px).map(|(found, expected)| found.distance(*expected)).fold(0.0, f64::max)
     }
 
     /// That of a bundle.
@@ -153,11 +170,27 @@ impl Analyst {
     /// # Errors
     /// When it cannot be decoded or the network fails on it.
     pub fn try_golden(&mut self, golden: &Golden) -> Result<f64, AnalysisError> {
-        // What is configured for films of the folder does not concern it.
-        let limits = Limits { max_pixels: golden.size.area(), ..self.limits };
-        let found = self.localizer.localize(&decode(&golden.film, &limits)?)?.landmarks;
-        let off = |(found, expected): (&Landmark, &Point)| found.point.distance(*expected);
-        Ok(found.iter().zip(&golden.expected_px).map(off).fold(0.0, f64::max))
+        Ok(golden.off_px(&golden.found(&mut self.localizer)?))
+    }
+
+    /// What it finds on it.
+    ///
+    /// # Errors
+    /// As [`try_golden`](Self::try_golden).
+    pub fn find_golden(&mut self, golden: &Golden) -> Result<Vec<Point>, AnalysisError> {
+        golden.found(&mut self.localizer)
+    }
+
+    /// How far off [`try_golden`](Self::try_golden) may be, in pixels, for what computed last: a GPU rounds more.
+    #[must_use]
+    pub fn tolerance_px(&self) -> f64 {
+        let rounding = if self.localizer.backend() == tensorrt::BACKEND { tensorrt::MAX_PX } else { 0.0 };
+        SELF_TEST_TOLERANCE_PX + rounding
+    }
+
+    /// Gives up the GPU, for this reason; whether it was in use.
+    pub fn fall_back(&mut self, why: &str) -> bool {
+        self.localizer.fall_back(why)
     }
 
     /// Localizes the landmarks of the film in `bytes`.
@@ -179,7 +212,7 @@ impl Analyst {
             image: self.image(bytes, &radiograph),
             landmarks: landmarks.iter().map(|landmark| landmark_result(landmark, radiograph.spacing)).collect(),
             measures: self.measure(&landmarks, &radiograph),
-            model: self.model.clone(),
+            model: ModelInfo { backend: self.localizer.backend().to_owned(), ..self.model.clone() },
             timing,
         };
         Ok(Analysis { result, radiograph, landmarks, input })

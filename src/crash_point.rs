@@ -73,12 +73,22 @@ pub const MODEL_MOMENTS: [&str; 17] = [
     "model.serving",
 ];
 
+/// Those that an engine for the GPU meets when it is built.
+pub const ENGINE_MOMENTS: [&str; 6] = [
+    "engine.plan-written",
+    "engine.plan-renamed",
+    "engine.plan-synced",
+    "engine.note-written",
+    "engine.note-renamed",
+    "engine.note-synced",
+];
+
 /// Kills the process with SIGKILL when the environment names this moment in `LANDMARKD_CRASH_POINT`, and keeps the
 /// thread for ever when it does in `LANDMARKD_HANG_POINT`.
 ///
 /// Only in builds with debug assertions: a released daemon has no such switch.
 pub fn reach(moment: &'static str) {
-    let known = MOMENTS.contains(&moment) || MODEL_MOMENTS.contains(&moment);
+    let known = [&MOMENTS[..], &MODEL_MOMENTS, &ENGINE_MOMENTS].iter().any(|list| list.contains(&moment));
     debug_assert!(known, "{moment} is in no list that the tests walk");
     act(moment, "");
 }

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use super::{
-    Failure, bench, check_config, completions, demo, diag, doctor, man, model, predict, replay, run, schema, spool,
+    Failure, bench, check_config, completions, demo, diag, doctor, engine, man, model, predict, replay, run, schema,
+    spool,
 };
 
 /// Watches an X-ray acquisition folder, localizes anatomical landmarks on every new film and publishes them over MQTT.
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Install, choose and check model bundles
     Model(model::Arguments),
+    /// Build and check engines for an NVIDIA GPU
+    Engine(engine::Arguments),
     /// Look at configuration, folder, state, model, broker and machine, and say what to do
     Doctor(doctor::Arguments),
     /// Write an archive for whoever helps, without anything a patient could be known by
@@ -63,6 +66,7 @@ impl Arguments {
             Command::Demo(arguments) => demo::demo(arguments),
             Command::Bench(arguments) => bench::bench(arguments),
             Command::Model(arguments) => model::model(arguments),
+            Command::Engine(arguments) => engine::engine(arguments),
             Command::Doctor(arguments) => doctor::doctor(arguments),
             Command::Diag(arguments) => diag::diag(arguments),
             Command::Spool(arguments) => spool::spool(arguments),

@@ -10,6 +10,7 @@ pub mod completions;
 pub mod demo;
 pub mod diag;
 pub mod doctor;
+pub mod engine;
 mod exit;
 mod film_files;
 mod film_variant;

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure};
 use crate::config::{
-    AcquisitionSettings, AfterPublish, DaemonSettings, HealthSettings, LogFormat, LogSettings, ModelSettings,
-    MountRule, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
+    AcquisitionSettings, AfterPublish, Backend, DaemonSettings, HealthSettings, InferenceSettings, LogFormat,
+    LogSettings, ModelSettings, MountRule, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
 };
 use crate::daemon;
 use crate::mqtt::loopback_broker::{LoopbackBroker, Subscriber};
@@ -158,6 +158,12 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             archive_bytes: 1 << 20,
         },
         model: ModelSettings { directory: Some(model.clone()), packaged: model },
+        inference: InferenceSettings {
+            // What is shown is the same everywhere.
+            backend: Backend::Cpu,
+            build_timeout: Duration::ZERO,
+            build_memory_mib: 0,
+        },
         mqtt: MqttSettings {
             host: "127.0.0.1".to_owned(),
             port,

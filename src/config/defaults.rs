@@ -1,8 +1,8 @@
 //! Every default of the configuration, in one place.
 
 use super::file::{
-    AcquisitionSection, After, DaemonSection, HealthSection, LogFormatName, LogSection, MountRule, MqttSection,
-    ResultSection, StateSection,
+    AcquisitionSection, After, Backend, DaemonSection, HealthSection, InferenceSection, LogFormatName, LogSection,
+    MountRule, MqttSection, ResultSection, StateSection,
 };
 
 /// Where the configuration is looked for when the command line does not say.
@@ -48,6 +48,12 @@ impl Default for StateSection {
             archive_days: 30,
             archive_mib: 256,
         }
+    }
+}
+
+impl Default for InferenceSection {
+    fn default() -> Self {
+        Self { backend: Backend::Auto, build_timeout_s: 1800, build_memory_mib: 6144 }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct ConfigFile {
     pub state: StateSection,
     /// The model bundle.
     pub model: ModelSection,
+    /// What computes.
+    pub inference: InferenceSection,
     /// The broker.
     pub mqtt: MqttSection,
     /// What is published.
@@ -123,6 +125,31 @@ pub struct StateSection {
 pub struct ModelSection {
     /// The bundle's directory.
     pub directory: Option<PathBuf>,
+}
+
+/// `[inference]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InferenceSection {
+    /// Processor or GPU.
+    pub backend: Backend,
+    /// How long the building of an engine may take.
+    pub build_timeout_s: u64,
+    /// And how much memory.
+    pub build_memory_mib: u64,
+}
+
+/// `inference.backend`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// TensorRT where it is there and right, the processor otherwise.
+    Auto,
+    /// The processor alone.
+    Cpu,
+    /// The same as `auto`, and without TensorRT the device is degraded.
+    #[serde(rename = "tensorrt")]
+    TensorRt,
 }
 
 /// `[mqtt]`

@@ -91,6 +91,21 @@ pub(super) const KEYS: &[Key] = &[
         "leave it out to serve with what `landmarkd model activate` chose, or else with models/ceph19-nfdp here, beside \
          the program or below /usr/share/landmarkd",
     ),
+    key(
+        "inference.backend",
+        Allowed::OneOf(&["auto", "cpu", "tensorrt"]),
+        "auto uses TensorRT where it is there and computes what the processor computes; cpu never looks for it",
+    ),
+    key(
+        "inference.build_timeout_s",
+        Allowed::Whole(1, 86_400, "seconds"),
+        "1800 suits every device; the processor serves meanwhile",
+    ),
+    key(
+        "inference.build_memory_mib",
+        Allowed::Whole(64, 1_048_576, "MiB"),
+        "6144 suits every device of 8 GiB and more",
+    ),
     key("mqtt.host", Allowed::Text("a host name or address, without scheme or port", is_host), "the port is mqtt.port"),
     key("mqtt.port", Allowed::Whole(1, 65_535, "(TCP port)"), "leave it out for 8883 with TLS and 1883 without"),
     key(

@@ -15,13 +15,14 @@ mod validate;
 
 pub use defaults::CONFIG_FILE;
 pub use error::{ConfigError, ConfigErrors, Origin, Suggestion};
-pub use file::{ConfigFile, MountRule};
+pub use file::{Backend, ConfigFile, MountRule};
 #[cfg(feature = "fuzzing")]
 pub(crate) use layers::fuzz;
 pub use layers::{ENVIRONMENT_PREFIX, Merged};
 pub use load::{Loaded, MODEL_NAME, Surroundings, default_model_directory, load};
 pub use settings::{
-    AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, HealthSettings, LogFormat, LogSettings,
-    ModelSettings, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings, TlsSettings,
+    AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, HealthSettings, InferenceSettings,
+    LogFormat, LogSettings, ModelSettings, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
+    TlsSettings,
 };
 pub use validate::validate;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::file::MountRule;
+use super::file::{Backend, MountRule};
 use crate::geometry::PixelSpacing;
 
 /// Everything the daemon was told, checked.
@@ -20,6 +20,8 @@ pub struct Settings {
     pub state: StateSettings,
     /// Which bundle serves.
     pub model: ModelSettings,
+    /// What computes.
+    pub inference: InferenceSettings,
     /// The broker.
     pub mqtt: MqttSettings,
     /// What is published and how.
@@ -126,6 +128,17 @@ pub struct ModelSettings {
     pub directory: Option<PathBuf>,
     /// The bundle that serves where neither is.
     pub packaged: PathBuf,
+}
+
+/// What computes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InferenceSettings {
+    /// Processor or GPU.
+    pub backend: Backend,
+    /// How long the building of an engine may take.
+    pub build_timeout: Duration,
+    /// How much memory its process may take.
+    pub build_memory_mib: u64,
 }
 
 /// The broker and how to reach it.

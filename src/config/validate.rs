@@ -7,15 +7,16 @@ use std::time::Duration;
 use super::defaults::{MQTT_PORT, MQTT_TLS_PORT};
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::file::{
-    AcquisitionSection, After, ConfigFile, DaemonSection, HealthSection, LogFormatName, LogSection, ModelSection,
-    MqttSection, ResultSection, SiteSection, StateSection,
+    AcquisitionSection, After, ConfigFile, DaemonSection, HealthSection, InferenceSection, LogFormatName, LogSection,
+    ModelSection, MqttSection, ResultSection, SiteSection, StateSection,
 };
 use super::keys;
 use super::layers::Merged;
 use super::load::Surroundings;
 use super::settings::{
-    AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, HealthSettings, LogFormat, LogSettings,
-    ModelSettings, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings, TlsSettings,
+    AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, HealthSettings, InferenceSettings,
+    LogFormat, LogSettings, ModelSettings, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
+    TlsSettings,
 };
 use crate::geometry::{PixelSpacing, SpacingSource};
 
@@ -27,12 +28,13 @@ use crate::geometry::{PixelSpacing, SpacingSource};
 /// Every missing key and every conflict between keys.
 pub fn validate(merged: &Merged, surroundings: &Surroundings) -> Result<Settings, ConfigErrors> {
     let mut check = Check { merged, surroundings, errors: Vec::new() };
-    let ConfigFile { site, acquisition, state, model, mqtt, result, daemon, health, log } = &merged.file;
+    let ConfigFile { site, acquisition, state, model, inference, mqtt, result, daemon, health, log } = &merged.file;
     let site = check.site(site);
     let settings = Settings {
         acquisition: check.acquisition(acquisition),
         state: check.state(state, acquisition),
         model: check.model(model),
+        inference: inference_settings(inference),
         mqtt: check.mqtt(mqtt, &site),
         result: check.result(result),
         daemon: daemon_settings(daemon),
@@ -264,6 +266,12 @@ fn daemon_settings(section: &DaemonSection) -> DaemonSettings {
         canary: (*canary_s > 0).then(|| Duration::from_secs(*canary_s)),
         throttled_pause: Duration::from_secs(*throttled_pause_s),
     }
+}
+
+fn inference_settings(section: &InferenceSection) -> InferenceSettings {
+    let InferenceSection { backend, build_timeout_s, build_memory_mib } = section;
+    let build_timeout = Duration::from_secs(*build_timeout_s);
+    InferenceSettings { backend: *backend, build_timeout, build_memory_mib: *build_memory_mib }
 }
 
 fn log_settings(section: &LogSection) -> LogSettings {

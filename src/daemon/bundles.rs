@@ -3,7 +3,7 @@
 //! A directory in the configuration is the bundle, whatever is installed. Else the store's active bundle serves, or the
 //! one before it where the active one is to blame; where nothing was ever activated, the packaged one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ const CHILD_LIMITS: Limits = Limits { memory_mib: 2048, cpu_s: 50, wall: Duratio
 /// The bundle to serve with.
 pub(super) struct Chosen {
     pub(super) bundle: Bundle,
+    /// Where it lies.
+    pub(super) directory: PathBuf,
     /// Its name in the store, where it came from there: then another may take its place.
     pub(super) installed: Option<BundleId>,
     /// What was taken out of service for it.
@@ -54,9 +56,9 @@ impl Bundles {
         let Some(served) = served.map_err(|error| DaemonError::Failed(error.into()))? else {
             return plain(&settings.model.packaged);
         };
-        let Serving { id, directory: _, bundle, rolled_back } = served;
+        let Serving { id, directory, bundle, rolled_back } = served;
         *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(registry);
-        Ok(Chosen { bundle, installed: Some(id), rolled_back })
+        Ok(Chosen { bundle, directory, installed: Some(id), rolled_back })
     }
 
     /// Notes how the run that is under way ended, once; nothing happens where the bundle is not the store's.
@@ -72,5 +74,5 @@ impl Bundles {
 
 fn plain(directory: &Path) -> Result<Chosen, DaemonError> {
     let bundle = Bundle::open(directory).map_err(|error| DaemonError::Unfit(error.into()))?;
-    Ok(Chosen { bundle, installed: None, rolled_back: None })
+    Ok(Chosen { bundle, directory: directory.to_owned(), installed: None, rolled_back: None })
 }

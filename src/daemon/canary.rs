@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::analysis::{AnalysisError, Golden};
-use crate::inference::SELF_TEST_TOLERANCE_PX;
 
 /// After a failure the next try comes no later than this: results may be wrong until then.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -46,18 +45,16 @@ impl Canary {
         self.due
     }
 
-    /// Judges a try that ended `now`: how far off the worst landmark was, in pixels of the film.
-    pub(super) fn judge(&mut self, tried: Result<f64, AnalysisError>, now: Instant) -> Verdict {
+    /// Judges a try that ended `now`: how far off the worst landmark was and may be, in pixels of the film.
+    pub(super) fn judge(&mut self, tried: Result<f64, AnalysisError>, allowed_px: f64, now: Instant) -> Verdict {
         let (off_px, why) = match tried {
-            Ok(off_px) if off_px <= SELF_TEST_TOLERANCE_PX => {
+            Ok(off_px) if off_px <= allowed_px => {
                 self.failures = 0;
                 self.due = self.interval.map(|interval| now + interval);
                 return Verdict::Well { off_px };
             }
             Ok(off_px) => {
-                let why = format!(
-                    "a landmark is {off_px:.2} px from where it should be, {SELF_TEST_TOLERANCE_PX} px are allowed"
-                );
+                let why = format!("a landmark is {off_px:.2} px from where it should be, {allowed_px} px are allowed");
                 (Some(off_px), why)
             }
             Err(error) => (None, error.to_string()),
@@ -72,7 +69,7 @@ impl Canary {
 mod tests {
     use super::*;
     use crate::geometry::Size;
-    use crate::inference::InferenceError;
+    use crate::inference::{InferenceError, SELF_TEST_TOLERANCE_PX};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -86,17 +83,22 @@ mod tests {
         let mut canary = canary(Some(HOUR), start);
         assert_eq!(canary.due(), Some(start + HOUR));
         let at = |n| start + n * HOUR;
-        assert_eq!(canary.judge(Ok(SELF_TEST_TOLERANCE_PX), at(1)), Verdict::Well { off_px: SELF_TEST_TOLERANCE_PX });
+        assert_eq!(
+            canary.judge(Ok(SELF_TEST_TOLERANCE_PX), SELF_TEST_TOLERANCE_PX, at(1)),
+            Verdict::Well { off_px: SELF_TEST_TOLERANCE_PX }
+        );
         assert_eq!(canary.due(), Some(at(2)));
-        let failed = canary.judge(Ok(0.51), at(2));
+        let failed = canary.judge(Ok(0.51), SELF_TEST_TOLERANCE_PX, at(2));
         let why = "a landmark is 0.51 px from where it should be, 0.5 px are allowed".to_owned();
         assert_eq!(failed, Verdict::Failed { off_px: Some(0.51), why });
         assert_eq!(canary.due(), Some(at(2) + AGAIN), "soon");
-        assert!(matches!(canary.judge(Ok(0.1), at(2) + AGAIN), Verdict::Well { .. }));
+        assert!(matches!(canary.judge(Ok(0.1), SELF_TEST_TOLERANCE_PX, at(2) + AGAIN), Verdict::Well { .. }));
         assert_eq!(canary.due(), Some(at(3) + AGAIN), "it was a passing fault");
-        assert!(matches!(canary.judge(Ok(f64::NAN), at(4)), Verdict::Failed { .. }));
+        assert!(matches!(canary.judge(Ok(f64::NAN), SELF_TEST_TOLERANCE_PX, at(4)), Verdict::Failed { .. }));
         let broken = InferenceError::NotFinite { backend: "tract-cpu", landmark: 3 };
-        let Verdict::GiveUp { off_px, why } = canary.judge(Err(broken.into()), at(5)) else { panic!("twice in a row") };
+        let Verdict::GiveUp { off_px, why } = canary.judge(Err(broken.into()), SELF_TEST_TOLERANCE_PX, at(5)) else {
+            panic!("twice in a row")
+        };
         assert!(off_px.is_none() && why.contains("landmark 3"), "{why}");
     }
 
@@ -105,7 +107,7 @@ mod tests {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut short = canary(Some(second), start);
-        assert!(matches!(short.judge(Ok(9.0), start), Verdict::Failed { .. }));
+        assert!(matches!(short.judge(Ok(9.0), SELF_TEST_TOLERANCE_PX, start), Verdict::Failed { .. }));
         assert_eq!(short.due(), Some(start + second));
         assert_eq!(canary(None, start).due(), None);
     }

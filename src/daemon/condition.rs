@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::Level;
 use crate::acquisition::{FolderState, WatchMode};
-use crate::report::{Condition, FolderState as ReportedFolder, ModelInfo, Reason, ThrottleCause};
+use crate::report::{Accelerator, Condition, FolderState as ReportedFolder, ModelInfo, Reason, ThrottleCause};
 
 /// The one place where all parties pin what concerns the status.
 #[derive(Debug)]
@@ -34,6 +34,9 @@ impl ConditionBoard {
             condition.reasons.remove(&Reason::ConfigRejected);
             // Its network was loaded anew and has passed its self-test.
             condition.reasons.remove(&Reason::CanaryFailed);
+            // The GPU is tried anew too.
+            condition.reasons.remove(&Reason::AcceleratorFailed);
+            condition.accelerator = None;
             for (reason, holds) in [(Reason::SafeMode, is_safe), (Reason::ModelRolledBack, is_rolled_back)] {
                 if holds {
                     condition.reasons.insert(reason);
@@ -59,6 +62,23 @@ impl ConditionBoard {
             } else {
                 condition.reasons.remove(&Reason::CanaryFailed)
             }
+        });
+    }
+
+    /// What is with the GPU, what computes now, and whether that is less than was asked for.
+    pub(super) fn accelerator(&self, accelerator: Accelerator, backend: &str, degraded: bool) {
+        self.sender.send_if_modified(|condition| {
+            let before = condition.clone();
+            condition.accelerator = Some(accelerator);
+            if let Some(model) = &mut condition.model {
+                backend.clone_into(&mut model.backend);
+            }
+            if degraded {
+                condition.reasons.insert(Reason::AcceleratorFailed);
+            } else {
+                condition.reasons.remove(&Reason::AcceleratorFailed);
+            }
+            *condition != before
         });
     }
 

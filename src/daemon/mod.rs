@@ -4,11 +4,13 @@
 //! owns the network (`worker`) and the publisher (`mqtt`). Films reach the worker through a channel of one; results
 //! reach the publisher through the outbox on disk and nothing else, so a stuck broker never holds up a film.
 //! Which bundle serves is `bundles`' to say; while no film comes the worker tries its golden one (`canary`).
+//! Meanwhile `accelerate` prepares the GPU beside them, and hands it to the worker once it has proven itself.
 //! A thread of its own looks at the machine (`machine`); while that throttles, the backlog is worked with pauses
 //! (`restraint`).
 //! Any of the three ending early, by error or panic, stops all of them. A configuration that is read again is tried
 //! first (`reload`); if it serves, the three make way for three new ones, and the state stays open.
 
+mod accelerate;
 mod archive;
 mod bundles;
 mod canary;

@@ -1,5 +1,6 @@
 //! Getting ready: the settings, the state, the model and its self-test.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use super::accelerate::Candidate;
 use super::bundles::{Bundles, Chosen};
 use super::condition::ConditionBoard;
 use super::supervise::{Ended, supervise};
@@ -19,7 +21,7 @@ use super::{disk, machine, starts};
 use crate::acquisition::{AttemptMark, Ledger, Quarantine, QuarantineError};
 use crate::analysis::{Analyst, AnalystOptions, Golden};
 use crate::config::Settings;
-use crate::inference::SELF_TEST_TOLERANCE_PX;
+use crate::inference::{Localizer, SELF_TEST_TOLERANCE_PX};
 use crate::model::{Bundle, End, RolledBack};
 use crate::mqtt::{self, LinkState};
 use crate::outbox::Outbox;
@@ -123,6 +125,8 @@ pub(super) struct Serving {
     pub(super) analyst: Analyst,
     /// To try the analyst with while it serves.
     pub(super) golden: Golden,
+    /// For the GPU to take over from the analyst's processor.
+    pub(super) candidate: Candidate,
     /// The installed bundle that was taken out of service for this one.
     pub(super) rolled_back: Option<RolledBack>,
     /// Safe mode holds until then.
@@ -195,13 +199,13 @@ pub(super) async fn ready(settings: Settings, prepared: Prepared, state: &State)
     let Prepared { topics } = prepared;
     let mut chosen = choose(&settings, state).await?;
     loop {
-        let Chosen { bundle, installed, rolled_back } = chosen;
-        let error = match load(bundle, &settings, &state.store).await {
-            Ok((analyst, golden)) => {
+        let Chosen { bundle, directory, installed, rolled_back } = chosen;
+        let error = match load(bundle, directory, &settings, &state.store).await {
+            Ok((analyst, golden, candidate)) => {
                 if installed.is_none() {
                     state.note(End::Clean).await;
                 }
-                return Ok(Serving { settings, topics, analyst, golden, rolled_back, safe_until: None });
+                return Ok(Serving { settings, topics, analyst, golden, candidate, rolled_back, safe_until: None });
             }
             Err(error) => error,
         };
@@ -225,15 +229,24 @@ async fn choose(settings: &Settings, state: &State) -> Result<Chosen, DaemonErro
     chosen.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?
 }
 
-async fn load(bundle: Bundle, settings: &Settings, store: &Store) -> Result<(Analyst, Golden), DaemonError> {
+async fn load(
+    bundle: Bundle,
+    directory: PathBuf,
+    settings: &Settings,
+    store: &Store,
+) -> Result<(Analyst, Golden, Candidate), DaemonError> {
     let options = AnalystOptions {
         max_pixels: settings.acquisition.max_pixels,
         pixel_spacing: settings.acquisition.pixel_spacing,
         token_key: store.token_key().clone(),
     };
     let tried = tokio::task::spawn_blocking(move || {
-        let mut analyst = Analyst::new(&bundle, options)?;
-        let off_px = analyst.self_test(&bundle)?;
+        let (guard, handover) = Candidate::guard();
+        let localizer = Localizer::new(&bundle)?.over(guard);
+        let mut analyst = Analyst::with_localizer(localizer, &bundle, options);
+        let golden = Golden::of(&bundle);
+        let reference = analyst.find_golden(&golden)?;
+        let off_px = golden.off_px(&reference);
         if off_px.is_nan() || off_px > SELF_TEST_TOLERANCE_PX {
             return Err(anyhow!(
                 "the self-test failed: on the bundle's golden film a landmark is {off_px:.2} px from where it should \
@@ -242,10 +255,10 @@ async fn load(bundle: Bundle, settings: &Settings, store: &Store) -> Result<(Ana
         }
         let model = analyst.model();
         info!("{} {} on {}: self-test within {off_px:.3} px", model.name, model.version, model.backend);
-        let golden = Golden::of(&bundle);
+        let candidate = Candidate::new(handover, &bundle, directory, golden.clone(), reference);
         drop(bundle);
         return_freed_memory();
-        Ok((analyst, golden))
+        Ok((analyst, golden, candidate))
     });
     tried.await.map_err(|_| DaemonError::Failed(anyhow!(PANICKED)))?.map_err(DaemonError::Unfit)
 }

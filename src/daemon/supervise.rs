@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use super::accelerate::Accelerate;
 use super::canary::Canary;
 use super::condition::ConditionBoard;
 use super::disk::{DiskWatch, Gate};
@@ -53,7 +54,7 @@ pub(super) async fn supervise(
     reloads: &mut Reloads,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let Serving { settings, topics, analyst, golden, rolled_back, mut safe_until } = serving;
+    let Serving { settings, topics, analyst, golden, candidate, rolled_back, mut safe_until } = serving;
     let State { store, outbox, ledger, quarantine, attempt_mark, bundles: _, waiting: _ } = state;
     condition.serves(analyst.model().clone(), safe_until.is_some(), rolled_back.is_some());
     let mut pulses = vec![(Stage::Store, store.pulse().clone())];
@@ -95,6 +96,17 @@ pub(super) async fn supervise(
         fresh: settings.result.fresh,
         pause: settings.daemon.throttled_pause,
     };
+    let _accelerated = Accelerate {
+        settings: settings.inference.clone(),
+        state: settings.state.directory.clone(),
+        processor: analyst.model().backend.clone(),
+        is_safe: safe_until.is_some(),
+        candidate,
+        condition: Arc::clone(condition),
+        visible: Arc::clone(visible),
+        shutdown: no_more_films.clone(),
+    }
+    .start();
     let worker = Worker {
         analyst,
         canary: Canary::new(golden, settings.daemon.canary, Instant::now()),

@@ -14,14 +14,14 @@ use crate::acquisition::{FolderFault, FolderObserver};
 use crate::analysis::Analysis;
 use crate::config::{HealthSettings, SiteSettings};
 use crate::health::{
-    BrokerView, Code, Connection, DiskView, Event, FaultCause, FilmEnd, FilmView, Films, FolderWord, Health,
-    HealthServer, HttpOptions, Look, Metrics, ModelView, Overlays, Stage, StageView, StatusView, Step, StepTimes,
-    Trouble, to_png,
+    AcceleratorFault, AcceleratorView, AcceleratorWord, BrokerView, Code, Connection, DiskView, Event, FaultCause,
+    FilmEnd, FilmView, Films, FolderWord, Health, HealthServer, HttpOptions, Look, Metrics, ModelView, Overlays, Stage,
+    StageView, StatusView, Step, StepTimes, Trouble, to_png,
 };
 use crate::mqtt::{LinkEvent, LinkObserver, LinkState};
 use crate::overlay;
 use crate::pulse::Pulse;
-use crate::report::{Condition, EventKind, FolderState, Reason};
+use crate::report::{Accelerator, AcceleratorState, Condition, EventKind, FolderState, Reason};
 use crate::telemetry::Machine;
 
 /// Long side of a picture on the status page.
@@ -190,6 +190,11 @@ impl Visible {
         }
     }
 
+    /// The GPU does not compute, for this reason.
+    pub(super) fn accelerator_failed(&self, cause: AcceleratorFault) {
+        self.metrics.accelerator_faults[cause].add();
+    }
+
     /// The disk refused a film, which waits.
     pub(super) fn store_failed(&self) {
         self.metrics.faults[FaultCause::Store].add();
@@ -276,6 +281,7 @@ impl Visible {
                 version: model.version.clone(),
                 sha256: model.sha256.clone(),
                 backend: model.backend.clone(),
+                accelerator: condition.accelerator.as_ref().map(accelerator),
             }),
             disk: *lock(&self.disk),
             machine: lock(&self.machine).clone(),
@@ -384,7 +390,18 @@ const fn trouble(reason: Reason) -> Trouble {
         Reason::ModelRolledBack => Trouble::ModelRolledBack,
         Reason::CanaryFailed => Trouble::CanaryFailed,
         Reason::Throttled => Trouble::Throttled,
+        Reason::AcceleratorFailed => Trouble::AcceleratorFailed,
     }
+}
+
+fn accelerator(accelerator: &Accelerator) -> AcceleratorView {
+    let state = match accelerator.state {
+        AcceleratorState::Absent => AcceleratorWord::Absent,
+        AcceleratorState::Preparing => AcceleratorWord::Preparing,
+        AcceleratorState::Serving => AcceleratorWord::Serving,
+        AcceleratorState::Failed => AcceleratorWord::Failed,
+    };
+    AcceleratorView { state, reason: accelerator.reason.clone() }
 }
 
 const fn folder_fault(fault: FolderFault) -> FaultCause {

@@ -200,6 +200,52 @@ labels! {
     }
 }
 
+labels! {
+    /// What is with the GPU that computes in the place of the processor.
+    AcceleratorWord {
+        /// There is none that can be used.
+        Absent: state = "absent";
+        /// Its engine is being loaded, built or compared.
+        Preparing: state = "preparing";
+        /// It computes.
+        Serving: state = "serving";
+        /// It was given up.
+        Failed: state = "failed";
+    }
+}
+
+labels! {
+    /// Why the GPU does not compute, counted each time it is tried.
+    AcceleratorFault {
+        /// This program was built without TensorRT.
+        NotBuilt: cause = "not_built";
+        /// A library is not there, or lacks a function.
+        Libraries: cause = "libraries";
+        /// Another TensorRT than is needed.
+        Version: cause = "version";
+        /// There is no GPU with a driver.
+        NoGpu: cause = "no_gpu";
+        /// It had no memory left.
+        OutOfMemory: cause = "out_of_memory";
+        /// TensorRT refused the network or the plan.
+        Refused: cause = "refused";
+        /// An engine in the cache was damaged.
+        Damaged: cause = "damaged";
+        /// One belongs to somebody else.
+        Foreign: cause = "foreign";
+        /// The cache could not be read or written.
+        Cache: cause = "cache";
+        /// The building crashed, took too long or too much, or was refused.
+        Build: cause = "build";
+        /// Its landmarks were not those of the processor.
+        Differs: cause = "differs";
+        /// It failed on a film while it served.
+        Run: cause = "run";
+        /// The daemon is in safe mode.
+        SafeMode: cause = "safe_mode";
+    }
+}
+
 impl FilmEnd {
     /// What became of the film, for a person.
     #[must_use]

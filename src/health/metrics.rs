@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::exposition::{Exposition, Kind, Sample, number};
-use super::labels::{Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Label, Stage, Step};
+use super::labels::{
+    AcceleratorFault, AcceleratorWord, Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Label, Stage, Step,
+};
 use super::process::Process;
 use super::trouble::Trouble;
 use super::view::{Counts, QueueView, StatusView};
@@ -146,6 +148,8 @@ pub struct Metrics {
     outbox_oldest_s: Gauge,
     /// Lasting faults by cause (R15).
     pub faults: Of<FaultCause, Counter>,
+    /// Why the GPU does not compute, each time it was tried.
+    pub accelerator_faults: Of<AcceleratorFault, Counter>,
     /// Free bytes of the state directory's file system.
     pub state_free_bytes: Gauge,
     /// Pauses before a film of the backlog while the machine throttled.
@@ -214,6 +218,8 @@ impl Metrics {
         let age = age.or_else(|| self.outbox_length.get().map(|_| 0.0));
         to.one("outbox_oldest_age_seconds", "Age of the oldest event that waits; 0 when none does.", &[], age);
         to.counters("faults_total", "Lasting faults, counted each time; the journal tells them seldom.", &self.faults);
+        let help = "Why the GPU does not compute, counted each time it was tried or given up.";
+        to.counters("accelerator_faults_total", help, &self.accelerator_faults);
         to.gauge("state_free_bytes", "Free space of the state directory's file system.", &self.state_free_bytes);
         let help = "Pauses before a film of the backlog while the machine slowed itself down.";
         to.counter("throttle_pauses_total", help, &self.throttle_pauses);
@@ -301,6 +307,10 @@ impl Families {
         self.number("throttle_pausing", Kind::Gauge, help, Some(flag(view.pausing)));
         if let Some(machine) = &view.machine {
             self.machine(machine);
+        }
+        if let Some(now) = view.model.as_ref().and_then(|model| model.accelerator.as_ref()) {
+            let words = AcceleratorWord::ALL.iter().map(|&word| (word, flag(now.state == word)));
+            self.members("accelerator", Kind::Gauge, "1 for what is with the GPU.", words);
         }
         let busy = |stage: Stage| view.stages.iter().find(|known| known.stage == stage).map(|known| known.busy_for);
         let stages =

@@ -33,7 +33,9 @@ mod words;
 
 pub use films::Films;
 pub use http::{HealthServer, HttpError, HttpOptions};
-pub use labels::{Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Stage, Step};
+pub use labels::{
+    AcceleratorFault, AcceleratorWord, Code, Connection, Event, FaultCause, FilmEnd, FolderWord, Stage, Step,
+};
 pub use metrics::{Counter, Gauge, Histogram, Metrics, Of, Stopwatch};
 pub use overlays::{Overlays, PictureError, to_png};
 #[cfg(feature = "fuzzing")]
@@ -41,5 +43,6 @@ pub(crate) use request::fuzz;
 pub use routes::{Health, Look};
 pub use trouble::Trouble;
 pub use view::{
-    BrokerView, Counts, DiskView, FilmView, ModelView, QueueView, ServiceWord, StageView, StatusView, StepTimes,
+    AcceleratorView, BrokerView, Counts, DiskView, FilmView, ModelView, QueueView, ServiceWord, StageView, StatusView,
+    StepTimes,
 };

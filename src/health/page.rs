@@ -3,8 +3,8 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::labels::{FilmEnd, FolderWord};
-use super::view::{DiskView, FilmView, ModelView, QueueView, ServiceWord, StatusView, StepTimes};
+use super::labels::{AcceleratorWord, FilmEnd, FolderWord};
+use super::view::{AcceleratorView, DiskView, FilmView, ModelView, QueueView, ServiceWord, StatusView, StepTimes};
 use super::words::{Bytes, Escaped, Span, Time};
 
 /// `/page.css`
@@ -155,12 +155,19 @@ fn folder(to: &mut String, view: &StatusView) -> fmt::Result {
 }
 
 fn model(to: &mut String, model: Option<&ModelView>) -> fmt::Result {
-    let Some(ModelView { name, version, sha256, backend }) = model else {
+    let Some(ModelView { name, version, sha256, backend, accelerator }) = model else {
         return tile(to, "model", "Model", "None", "no model serves");
     };
     let short: String = sha256.chars().take(12).collect();
     let value = format!("{} <small>{}</small>", Escaped(name), Escaped(version));
-    tile(to, "model", "Model", value, format!("{} · {}", Escaped(backend), Escaped(short)))
+    let accelerator = match accelerator {
+        Some(AcceleratorView { state: AcceleratorWord::Preparing, .. }) => " · the GPU is being prepared".to_owned(),
+        Some(AcceleratorView { state: AcceleratorWord::Absent | AcceleratorWord::Failed, reason: Some(reason) }) => {
+            format!(" · not on the GPU: {}", Escaped(reason))
+        }
+        _ => String::new(),
+    };
+    tile(to, "model", "Model", value, format!("{} · {}{accelerator}", Escaped(backend), Escaped(short)))
 }
 
 fn disk(to: &mut String, disk: Option<&DiskView>) -> fmt::Result {

@@ -31,6 +31,8 @@ labels! {
         ConfigRejected: reason = "config_rejected";
         /// The machine slows itself down.
         Throttled: reason = "throttled";
+        /// The GPU does not compute what it was to.
+        AcceleratorFailed: reason = "accelerator_failed";
         /// The machine's clock is not set.
         ClockUnset: reason = "clock_unset";
     }
@@ -66,6 +68,7 @@ impl Trouble {
             Self::ModelRolledBack => "The newly installed model failed; the one before it serves.",
             Self::ConfigRejected => "The changed configuration was refused; the one before it is in force.",
             Self::Throttled => "The machine is too hot or draws too much, and slows itself down.",
+            Self::AcceleratorFailed => "The GPU was given up; the processor computes, more slowly.",
             Self::ClockUnset => "The clock of this machine is not set.",
         }
     }
@@ -105,6 +108,10 @@ impl Trouble {
             Self::Throttled => {
                 "Check its fan, its vents, the room and its power supply; landmarkd doctor --gpu says which. Fresh films \
                  are read as ever, but slower; the backlog is read with pauses until it has recovered."
+            }
+            Self::AcceleratorFailed => {
+                "Run landmarkd doctor: it says why. Results are as right as before. The GPU is tried again at the next \
+                 start, or never with inference.backend = \"cpu\"."
             }
             Self::ClockUnset => {
                 "Set up time synchronisation. Times of films are wrong until then, and TLS may refuse the broker."

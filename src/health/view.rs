@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use super::labels::{FilmEnd, FolderWord, Stage};
+use super::labels::{AcceleratorWord, FilmEnd, FolderWord, Stage};
 use super::trouble::Trouble;
 use crate::report;
 use crate::telemetry::Machine;
@@ -144,6 +144,17 @@ pub struct ModelView {
     pub sha256: String,
     /// What computes.
     pub backend: String,
+    /// What is with the GPU; absent where none is to be used.
+    pub accelerator: Option<AcceleratorView>,
+}
+
+/// What is with the GPU that computes in the place of the processor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AcceleratorView {
+    /// The one word.
+    pub state: AcceleratorWord,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 /// The file system of the state directory (R41).

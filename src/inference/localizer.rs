@@ -52,7 +52,24 @@ impl Localizer {
         Self { detector, names, calibration: None }
     }
 
-    /// What computes ("tract-cpu").
+    /// The same with what serves in the place of the detector made of it, such as one that guards it.
+    #[must_use]
+    pub fn over(self, over: impl FnOnce(Box<dyn Detector>) -> Box<dyn Detector>) -> Self {
+        Self { detector: over(self.detector), ..self }
+    }
+
+    /// The detector alone.
+    #[must_use]
+    pub fn into_detector(self) -> Box<dyn Detector> {
+        self.detector
+    }
+
+    /// See [`Detector::fall_back`].
+    pub fn fall_back(&mut self, why: &str) -> bool {
+        self.detector.fall_back(why)
+    }
+
+    /// What computes, or computed the last film ("tract-cpu").
     #[must_use]
     pub fn backend(&self) -> &'static str {
         self.detector.backend()
@@ -99,14 +116,21 @@ impl Localizer {
         Ok(Localization { landmarks, input, frame_time: framed - start, inference_time })
     }
 
+    /// What is found on a bundle's golden film, in its pixels.
+    ///
+    /// # Errors
+    /// When the golden film is no PNG of the size the manifest says, or the network fails on it.
+    pub fn golden(&mut self, bundle: &Bundle) -> Result<Localization, InferenceError> {
+        self.localize(&golden_radiograph(bundle)?)
+    }
+
     /// How far, in pixels of the golden film, a landmark lies at most from where the bundle expects it; compare with
     /// [`SELF_TEST_TOLERANCE_PX`].
     ///
     /// # Errors
-    /// When the golden film is no PNG of the size the manifest says, or the network fails on it.
+    /// As [`golden`](Self::golden).
     pub fn self_test(&mut self, bundle: &Bundle) -> Result<f64, InferenceError> {
-        let radiograph = golden_radiograph(bundle)?;
-        let found = self.localize(&radiograph)?.landmarks;
+        let found = self.golden(bundle)?.landmarks;
         let distance = |(landmark, expected): (&Landmark, &Point)| landmark.point.distance(*expected);
         Ok(found.iter().zip(&bundle.manifest().golden.expected_px).map(distance).fold(0.0, f64::max))
     }

@@ -1,12 +1,16 @@
 //! From the network's input to landmarks: one trait, one backend a file.
 
+mod answer;
 mod convolution;
 mod localizer;
+pub mod tensorrt;
 mod tract;
 mod widen;
 
 pub use localizer::{Localization, Localizer, SELF_TEST_TOLERANCE_PX, root_mean_square};
 pub use tract::TractDetector;
+
+use answer::{frame_landmarks, normalised};
 
 use crate::disposition::Disposition;
 use crate::geometry::{Frame, Point, Size};
@@ -17,7 +21,7 @@ pub trait Detector: Send {
     /// The frame it was built for.
     fn frame(&self) -> Frame;
 
-    /// What computes ("tract-cpu").
+    /// What computes, or computed the last frame ("tract-cpu").
     fn backend(&self) -> &'static str;
 
     /// Localizes every landmark on one frame, in the network's order.
@@ -25,6 +29,11 @@ pub trait Detector: Send {
     /// # Errors
     /// When the input's size differs from [`frame`](Self::frame) or the runtime fails.
     fn detect(&mut self, input: &NetworkInput) -> Result<Vec<FrameLandmark>, InferenceError>;
+
+    /// Gives up what is faster and less trusted, for this reason; whether there was anything to give up.
+    fn fall_back(&mut self, _why: &str) -> bool {
+        false
+    }
 }
 
 /// A landmark in frame pixels, without its name.

@@ -8,10 +8,11 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_core::knobs::KnobScope;
 
+use super::answer::{frame_landmarks, normalised};
 use super::convolution::use_convolutions;
 use super::widen::widen_weights;
 use super::{Detector, FrameLandmark, InferenceError};
-use crate::geometry::{Frame, Point, Size};
+use crate::geometry::Frame;
 use crate::radiograph::NetworkInput;
 
 const BACKEND: &str = "tract-cpu";
@@ -26,8 +27,6 @@ pub struct TractDetector {
     plan: Arc<TypedRunnableModel>,
     frame: Frame,
     landmarks: usize,
-    /// What the network reads for each gray value.
-    normalised: [f32; 256],
 }
 
 impl TractDetector {
@@ -42,8 +41,7 @@ impl TractDetector {
     pub fn new(network: &[u8], frame: Frame, landmarks: usize) -> Result<Self, InferenceError> {
         let plan = prepare(network).map_err(|e| InferenceError::Load { backend: BACKEND, reason: format!("{e:#}") })?;
         check_interface(&plan, frame, landmarks)?;
-        let normalised = std::array::from_fn(|gray| gray as f32 / 255.0 - 0.5);
-        Ok(Self { plan, frame, landmarks, normalised })
+        Ok(Self { plan, frame, landmarks })
     }
 
     /// Names of the operators that run at each frame, in the order of the plan.
@@ -52,10 +50,9 @@ impl TractDetector {
         self.plan.model().nodes().iter().map(|node| node.op.name().into_owned()).collect()
     }
 
-    fn run(&self, pixels: &[u8]) -> TractResult<[Vec<f32>; 2]> {
-        let values: Vec<f32> = pixels.iter().map(|&gray| self.normalised[usize::from(gray)]).collect();
+    fn run(&self, values: &[f32]) -> TractResult<[Vec<f32>; 2]> {
         let shape = [1, 1, self.frame.height as usize, self.frame.width as usize];
-        let input = Tensor::from_shape(&shape, &values)?;
+        let input = Tensor::from_shape(&shape, values)?;
         let outputs = self.plan.run(tvec!(input.into_tvalue()))?;
         let values = |output: &TValue| -> TractResult<Vec<f32>> { Ok(output.view().as_slice::<f32>()?.to_vec()) };
         Ok([values(&outputs[0])?, values(&outputs[1])?])
@@ -72,36 +69,13 @@ impl Detector for TractDetector {
     }
 
     fn detect(&mut self, input: &NetworkInput) -> Result<Vec<FrameLandmark>, InferenceError> {
-        if input.size != self.frame.size() || input.pixels.len() as u64 != input.size.area() {
-            return Err(InferenceError::FrameSize { expected: self.frame.size(), found: input.size });
-        }
+        let values = normalised(input, self.frame)?;
         let runtime = |e| InferenceError::Runtime { backend: BACKEND, reason: format!("{e:#}") };
-        let [coordinates, sigma] = self.run(&input.pixels).map_err(runtime)?;
-        let pairs = coordinates.chunks_exact(2).zip(sigma.chunks_exact(2));
-        let landmarks: Vec<_> = pairs.map(|(c, s)| in_frame(self.frame.size(), [c[0], c[1]], [s[0], s[1]])).collect();
+        let [coordinates, sigma] = self.run(&values).map_err(runtime)?;
+        let landmarks = frame_landmarks(BACKEND, self.frame, &coordinates, &sigma)?;
         debug_assert_eq!(landmarks.len(), self.landmarks);
-        match landmarks.iter().position(|l| !is_finite(l)) {
-            Some(landmark) => Err(InferenceError::NotFinite { backend: BACKEND, landmark }),
-            None => Ok(landmarks),
-        }
+        Ok(landmarks)
     }
-}
-
-/// From the network's normalised units (`pixel / side - 1/2`) to frame pixels.
-fn in_frame(frame: Size, coordinates: [f32; 2], sigma: [f32; 2]) -> FrameLandmark {
-    let sides = [frame.width, frame.height].map(f64::from);
-    let [x, y] = coordinates.map(f64::from);
-    let [sigma_x, sigma_y] = sigma.map(f64::from);
-    FrameLandmark {
-        point: Point::new((x + 0.5) * sides[0], (y + 0.5) * sides[1]),
-        sigma_px: [sigma_x * sides[0], sigma_y * sides[1]],
-        score: 1.0 - f64::midpoint(sigma_x, sigma_y),
-    }
-}
-
-fn is_finite(landmark: &FrameLandmark) -> bool {
-    let FrameLandmark { point, sigma_px, score } = landmark;
-    [point.x, point.y, sigma_px[0], sigma_px[1], *score].into_iter().all(f64::is_finite)
 }
 
 fn prepare(network: &[u8]) -> TractResult<Arc<TypedRunnableModel>> {

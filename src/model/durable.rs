@@ -9,13 +9,13 @@ use crate::crash_point;
 
 /// Crash points of a file that takes the place of another.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Points {
+pub(crate) struct Points {
     /// The new file is on the disk under its passing name.
-    pub(super) written: &'static str,
+    pub(crate) written: &'static str,
     /// It has its name; the directory may not yet be on the disk.
-    pub(super) renamed: &'static str,
+    pub(crate) renamed: &'static str,
     /// All is on the disk.
-    pub(super) synced: &'static str,
+    pub(crate) synced: &'static str,
 }
 
 /// Makes a directory that only its owner may use, on the disk; that it is there already is an error.
@@ -25,7 +25,7 @@ pub(super) fn create_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Makes it where it is missing.
-pub(super) fn ensure_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn ensure_directory(path: &Path) -> io::Result<()> {
     match create_directory(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
@@ -42,7 +42,7 @@ pub(super) fn write_new(path: &Path, content: &mut impl Read, point: &'static st
 }
 
 /// Gives `path` new content: after a crash it has the old or the new one, whole.
-pub(super) fn replace(path: &Path, content: &[u8], points: Points) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8], points: Points) -> io::Result<()> {
     let passing = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&passing)?;
     file.write_all(content)?;

@@ -20,7 +20,8 @@
 
 mod archive;
 mod bundle;
-mod durable;
+pub(crate) mod child;
+pub(crate) mod durable;
 mod error;
 mod identity;
 mod layout;

@@ -8,12 +8,13 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{self as system, Pid, PidfdFlags, Resource, Rlimit, Signal};
+use rustix::process::{self as system, Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
+
+use super::child::{Waited, signal_name, wait_while};
 
 /// This very program, even when an update has replaced its file.
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -116,11 +117,11 @@ pub fn in_child(program: &Path, directory: &Path, limits: &Limits) -> Result<Pas
         .stderr(Stdio::piped())
         .spawn()
         .map_err(not_run)?;
-    let waited = wait(&mut child, limits.wall);
+    let waited = wait_while(&mut child, limits.wall, limits.wall, |_| true);
     // Does nothing where the child has ended; where it has not, its answer is of no interest any more.
     let _ = child.kill();
     let status = child.wait().map_err(not_run)?;
-    if !waited.map_err(not_run)? {
+    if waited.map_err(not_run)? != Waited::Ended {
         return Err(SelfTestError::TimedOut(limits.wall.as_secs()));
     }
     let answer = said(child.stdout.take());
@@ -154,21 +155,6 @@ pub fn confine(memory_mib: u64, cpu_s: u64) -> io::Result<()> {
     let _ = system::nice(10);
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
-}
-
-/// Waits for the end of a child; whether it came in time.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<bool> {
-    let pidfd = system::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 /// What an ended child left in its pipe, as one line; the child may have written anything.
@@ -206,21 +192,13 @@ fn explain(status: ExitStatus, reason: String, limits: &Limits) -> SelfTestError
         // A sandbox around us forbids what `confine` does; that says nothing about the bundle.
         return SelfTestError::NotRun("a SystemCallFilter= forbids prlimit, prctl or setpriority".to_owned());
     }
-    let name = match signal {
-        s if s == Signal::ABORT.as_raw() => "abort",
-        s if s == Signal::SEGV.as_raw() => "memory fault",
-        s if s == Signal::BUS.as_raw() => "bus error",
-        s if s == Signal::ILL.as_raw() => "illegal instruction",
-        s if s == Signal::FPE.as_raw() => "arithmetic error",
-        s if s == Signal::KILL.as_raw() => "killed, perhaps because the machine ran out of memory",
-        _ => "see signal(7)",
-    };
-    SelfTestError::Crashed { signal, name }
+    SelfTestError::Crashed { signal, name: signal_name(signal) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
 
     use super::*;
 

@@ -25,5 +25,8 @@ pub use film::{
 };
 pub use identity::{EventId, TokenKey};
 pub use schema::{Schemas, schema};
-pub use status::{Condition, FolderState, Info, Reason, ServiceState, Session, Status, ThrottleCause, rfc3339};
+pub use status::{
+    Accelerator, AcceleratorState, Condition, FolderState, Info, Reason, ServiceState, Session, Status, ThrottleCause,
+    rfc3339,
+};
 pub use topics::{Channel, TopicError, Topics};

@@ -31,6 +31,9 @@ pub struct Status {
     /// What computes ("tract-cpu"); absent until a model serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
+    /// What is with the GPU that computes faster than the processor, where there is one to speak of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<Accelerator>,
     /// Events that wait for the broker.
     pub queue_length: u64,
     /// The watched folder.
@@ -44,6 +47,31 @@ pub struct Status {
     /// The machine's power mode, which limits its clocks ("15W", "MAXN"); absent where it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power_mode: Option<String>,
+}
+
+/// What is with the GPU; the processor computes unless it is `serving`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Accelerator {
+    /// The one word.
+    pub state: AcceleratorState,
+    /// Why, in words: of the library, the driver or the daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What is with the GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceleratorState {
+    /// There is none that can be used: no driver, no TensorRT, or another version of it.
+    Absent,
+    /// Its engine is being loaded, built or compared.
+    Preparing,
+    /// It computes.
+    Serving,
+    /// It is there, and was given up.
+    Failed,
 }
 
 /// The state in one word.
@@ -88,6 +116,8 @@ pub enum Reason {
     CanaryFailed,
     /// The machine is too hot or draws too much and slows itself down; the backlog is read with pauses.
     Throttled,
+    /// The GPU that was to compute was given up or is not there; the processor computes.
+    AcceleratorFailed,
 }
 
 /// Why a machine slows itself down.
@@ -153,6 +183,8 @@ pub struct Condition {
     pub reasons: BTreeSet<Reason>,
     /// The serving model.
     pub model: Option<ModelInfo>,
+    /// What is with the GPU; absent where none is to be used.
+    pub accelerator: Option<Accelerator>,
     /// The watched folder.
     pub folder: FolderState,
     /// When the last film was finished.
@@ -194,6 +226,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model_sha256: condition.model.as_ref().map(|model| model.sha256.clone()),
             backend: condition.model.as_ref().map(|model| model.backend.clone()),
+            accelerator: condition.accelerator.clone(),
             queue_length,
             folder: condition.folder,
             last_film: condition.last_film.map(rfc3339),

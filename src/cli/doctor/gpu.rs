@@ -6,21 +6,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::accelerator::{TensorRt, tensor_rt};
 use super::measure::{Agreement, RunFacts, Runs, measure, timed};
+use super::tensorrt::{Ready, ready};
 use super::{Check, Report, Verdict, model};
 use crate::cli::bench::peak_rss;
 use crate::cli::{Exit, Failure, chain};
 use crate::config;
 use crate::geometry::Point;
+use crate::inference::tensorrt::{MAX_PX, MEDIAN_PX};
 use crate::inference::{Localizer, SELF_TEST_TOLERANCE_PX};
 use crate::landmark::Landmark;
 use crate::model::Bundle;
 use crate::radiograph::{Limits, Radiograph, decode};
 use crate::telemetry::{CpuClock, Machine, Memory, Prober, Root};
 
-/// How far TensorRT's landmarks may lie from tract's, in pixels of the golden film: the most, and the median.
-const AGREEMENT_PX: (f64, f64) = (1.0, 0.1);
 /// The first release of TensorRT that the network runs on.
 const OLDEST_TENSORRT: u32 = 10;
 /// JetPack 6.1 has it.
@@ -51,7 +50,7 @@ struct Facts {
     tract: Option<RunFacts>,
     self_test_px: Option<f64>,
     tensorrt_version: Option<String>,
-    engine_build_ms: Option<u64>,
+    engine_build_s: Option<f64>,
     tensorrt: Option<RunFacts>,
     agreement: Option<Agreement>,
     peak_rss_bytes: Option<u64>,
@@ -98,7 +97,7 @@ fn examine(question: &Question<'_>) -> GpuReport {
         tract: None,
         self_test_px: None,
         tensorrt_version: None,
-        engine_build_ms: None,
+        engine_build_s: None,
         tensorrt: None,
         agreement: None,
         peak_rss_bytes: None,
@@ -207,12 +206,21 @@ fn networks(question: &Question<'_>, root: &Root, checks: &mut Vec<Check>, facts
         return Served::Nothing(words);
     }
     checks.push(Check::ok("self-test", format!("within {off_px:.3} px of {SELF_TEST_TOLERANCE_PX} px allowed")));
-    accelerated(&bundle, &film, &landmarks, question.runs, root, checks, facts)
+    let settings = config::load(question.config).ok().map(|loaded| loaded.settings);
+    match ready(&bundle, &directory, settings.as_ref()) {
+        Ok(ready) => accelerated(ready, &film, &landmarks, question.runs, root, checks, facts),
+        Err(why) => {
+            for name in ["engine", "tensorrt latency", "agreement"] {
+                checks.push(Check::ok(name, format!("none: {why}")));
+            }
+            Served::Cpu(why)
+        }
+    }
 }
 
-/// The same on TensorRT, where it is.
+/// The same on TensorRT.
 fn accelerated(
-    bundle: &Bundle,
+    ready: Ready,
     film: &Radiograph,
     from_tract: &[Landmark],
     runs: u16,
@@ -220,18 +228,10 @@ fn accelerated(
     checks: &mut Vec<Check>,
     facts: &mut Facts,
 ) -> Served {
-    let TensorRt { version, built_in, mut localizer } = match tensor_rt(bundle) {
-        Ok(ready) => ready,
-        Err(why) => {
-            for name in ["engine", "tensorrt latency", "agreement"] {
-                checks.push(Check::ok(name, format!("none: {why}")));
-            }
-            return Served::Cpu(why);
-        }
-    };
-    let built = built_in.map_or("was there already".to_owned(), |took| format!("built in {} ms", ms(took)));
-    checks.push(Check::ok("engine", format!("{built}, by TensorRT {version}")));
-    (facts.tensorrt_version, facts.engine_build_ms) = (Some(version), built_in.map(ms));
+    let Ready { version, build_s, is_kept, mut localizer } = ready;
+    let whose = if is_kept { "the daemon's" } else { "for this once" };
+    checks.push(Check::ok("engine", format!("built in {build_s:.1} s by {version}, {whose}")));
+    (facts.tensorrt_version, facts.engine_build_s) = (Some(version), Some(build_s));
     let Runs { landmarks, facts: ran } = match measure(&mut localizer, film, runs, root) {
         Ok(ran) => ran,
         Err(why) => {
@@ -244,15 +244,14 @@ fn accelerated(
     checks.push(Check::ok("tensorrt latency", latency(&ran)));
     facts.tensorrt = Some(ran);
     facts.agreement = Agreement::of(from_tract, &landmarks);
-    let (most_allowed, median_allowed) = AGREEMENT_PX;
     match facts.agreement {
         Some(Agreement { median_px, most_px }) => {
             let words = format!("tract and TensorRT: median {median_px:.3} px, at most {most_px:.3} px apart");
-            if most_px <= most_allowed && median_px <= median_allowed {
+            if most_px <= MAX_PX && median_px <= MEDIAN_PX {
                 checks.push(Check::ok("agreement", words));
                 return Served::TensorRt { p50_ms };
             }
-            let remedy = format!("{median_allowed} and {most_allowed} px are allowed; the network stays on the CPU");
+            let remedy = format!("{MEDIAN_PX} and {MAX_PX} px are allowed; the network stays on the CPU");
             checks.push(Check::warn("agreement", words.clone(), remedy));
             Served::Cpu(words)
         }

@@ -15,6 +15,7 @@ mod machine;
 mod measure;
 mod model;
 mod state;
+mod tensorrt;
 
 pub use check::{Check, Report, Verdict};
 pub use examine::{Arguments, doctor, examine};

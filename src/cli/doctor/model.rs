@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::Check;
+use super::{Check, accelerator};
 use crate::analysis::{Analyst, AnalystOptions};
 use crate::cli::predict::throwaway_key;
 use crate::cli::{Exit, Failure, chain};
@@ -43,7 +43,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Check> {
         directory.display(),
         bundle.network_sha256().get(..12).unwrap_or_default()
     );
-    vec![Check::ok("model", words), self_test(settings, &bundle)]
+    vec![Check::ok("model", words), self_test(settings, &bundle), accelerator::check(settings, &bundle)]
 }
 
 /// Where the bundle lies that the daemon takes at its next start, and who says so.

@@ -4,12 +4,13 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::super::accelerate::Candidate;
 use super::super::start::{State, open};
 use super::super::visible::Waiting;
 use super::*;
 use crate::acquisition::FilmId;
 use crate::analysis::{Analyst, AnalystOptions, Golden};
-use crate::config::{Merged, Settings, Surroundings, validate};
+use crate::config::{Backend, Merged, Settings, Surroundings, validate};
 use crate::geometry::{Frame, Point, Size};
 use crate::inference::{Detector, FrameLandmark, InferenceError, Localizer};
 use crate::model::Bundle;
@@ -60,6 +61,7 @@ fn settings(home: &Path) -> Settings {
     let merged = Merged::read(&file, []).expect("right");
     let mut settings = validate(&merged, &surroundings).expect("right");
     settings.daemon.canary = Some(Duration::from_millis(5));
+    settings.inference.backend = Backend::Cpu;
     settings
 }
 
@@ -88,7 +90,9 @@ fn serving(settings: Settings, state: &State, off_px: &'static [f64], calls: &Ar
     let middle = Point::new(f64::from(SIZE.width) / 2.0, f64::from(SIZE.height) / 2.0);
     let golden = Golden::new(golden_bytes(), SIZE, vec![middle; bundle.manifest().landmarks.len()]);
     let topics = Topics::new(&settings.site.site, &settings.site.device).expect("right");
-    Serving { settings, topics, analyst, golden, rolled_back: None, safe_until: None }
+    let (_, prepared) = Candidate::guard();
+    let candidate = Candidate::new(prepared, &bundle, "/nowhere".into(), golden.clone(), Vec::new());
+    Serving { settings, topics, analyst, golden, candidate, rolled_back: None, safe_until: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

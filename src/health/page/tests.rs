@@ -2,11 +2,11 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::super::films::tests::film;
-use super::super::labels::Stage;
+use super::super::labels::{AcceleratorWord, Stage};
 use super::super::metrics::tests::machine as hot;
 use super::super::trouble::Trouble;
 use super::super::view::tests::quiet;
-use super::super::view::{BrokerView, Counts, StageView};
+use super::super::view::{AcceleratorView, BrokerView, Counts, StageView};
 use super::*;
 use crate::telemetry::{Board, Gpu, Machine};
 
@@ -35,6 +35,7 @@ fn hostile() -> StatusView {
             version: HOSTILE.to_owned(),
             sha256: "<b>0123456789abcdef".to_owned(),
             backend: HOSTILE.to_owned(),
+            accelerator: Some(AcceleratorView { state: AcceleratorWord::Failed, reason: Some(HOSTILE.to_owned()) }),
         }),
         disk: Some(DiskView { free_bytes: 3 << 30, total_bytes: 64 << 30, warn_bytes: 4 << 30, stop_bytes: 1 << 30 }),
         machine: Some(Machine {

@@ -1,0 +1,260 @@
+//! The GPU beside the processor: prepared in the background while films are read, and given up at the first doubt.
+//!
+//! ```text
+//! libraries, GPU ──► key ──► engine in the cache? ──no──► built in a child
+//!                                  │ yes ◄───────────────────┘
+//!                                  ▼
+//!                       golden film as on the processor? ──► handed to the worker ──► it fails: the processor's again
+//! ```
+//!
+//! Nothing here holds up a film, and no failure here ends the daemon; each is told in the journal, the status, the
+//! metrics and on the status page.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{error, info, warn};
+
+use super::condition::ConditionBoard;
+use super::visible::Visible;
+use crate::analysis::Golden;
+use crate::config::{Backend, InferenceSettings};
+use crate::geometry::{Frame, Point};
+use crate::health::AcceleratorFault;
+use crate::inference::tensorrt::{
+    self, Agreement, BuildLimits, EngineCache, Fault, Guarded, Handover, Key, TensorRt, TensorRtDetector,
+    TensorRtError, build_in_child,
+};
+use crate::inference::{Detector, Localizer};
+use crate::model::{Bundle, OWN_PROGRAM};
+use crate::report::{Accelerator, AcceleratorState};
+
+/// What the building of an engine must leave of the machine's memory, for the daemon beside it.
+const LEAVE_MIB: u64 = 256;
+/// A GPU that failed while it served is tried again after this..
+const AGAIN: Duration = Duration::from_secs(3600);
+/// .. and so often in all.
+const TRIES: u32 = 3;
+
+/// What is needed for a GPU to take over from a bundle's network on the processor.
+pub(super) struct Candidate {
+    handover: Handover,
+    given_up: Receiver<String>,
+    /// The bundle's directory.
+    model: PathBuf,
+    network_sha256: String,
+    frame: Frame,
+    names: Vec<String>,
+    golden: Golden,
+    /// What the processor found on it.
+    reference: Vec<Point>,
+}
+
+/// The half of a [`Candidate`] that is there before its bundle is known to be right.
+pub(super) struct Prepared(Handover, Receiver<String>);
+
+impl Candidate {
+    /// What is to be laid over the processor's detector, and what to make a candidate of.
+    pub(super) fn guard() -> (impl FnOnce(Box<dyn Detector>) -> Box<dyn Detector>, Prepared) {
+        let handover = Handover::default();
+        let (sender, given_up) = channel();
+        let offered = handover.clone();
+        let guard = move |processor| {
+            let tell = move |why: &str| {
+                error!("the GPU is given up, the processor computes: {why}");
+                // With nobody to hear it there is nothing left to do about it.
+                let _ = sender.send(why.to_owned());
+            };
+            Box::new(Guarded::new(processor, offered, Box::new(tell))) as Box<dyn Detector>
+        };
+        (guard, Prepared(handover, given_up))
+    }
+
+    /// For the bundle in `model`, on whose golden film the processor finds `reference`.
+    pub(super) fn new(
+        Prepared(handover, given_up): Prepared,
+        bundle: &Bundle,
+        model: PathBuf,
+        golden: Golden,
+        reference: Vec<Point>,
+    ) -> Self {
+        let manifest = bundle.manifest();
+        let network_sha256 = bundle.network_sha256().to_owned();
+        let (frame, names) = (manifest.network.frame, manifest.landmarks.clone());
+        Self { handover, given_up, model, network_sha256, frame, names, golden, reference }
+    }
+}
+
+/// What prepares a GPU, on a thread of its own.
+pub(super) struct Accelerate {
+    pub(super) settings: InferenceSettings,
+    /// The state directory.
+    pub(super) state: PathBuf,
+    /// What computes otherwise ("tract-cpu").
+    pub(super) processor: String,
+    /// The daemon ended again and again: perhaps because of the GPU.
+    pub(super) is_safe: bool,
+    pub(super) candidate: Candidate,
+    pub(super) condition: Arc<ConditionBoard>,
+    pub(super) visible: Arc<Visible>,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Accelerate {
+    /// Begins, unless only the processor is wanted; ends soon after what is returned is dropped.
+    pub(super) fn start(self) -> DropGuard {
+        let stop = self.shutdown.child_token();
+        let guard = stop.clone().drop_guard();
+        if self.settings.backend != Backend::Cpu {
+            let this = Self { shutdown: stop, ..self };
+            let started = std::thread::Builder::new().name("accelerator".into()).spawn(move || this.run());
+            if let Err(why) = started {
+                error!("no GPU, since there is no thread for it: {why}");
+            }
+        }
+        guard
+    }
+
+    fn run(self) {
+        for again in 1..=TRIES {
+            if self.is_safe {
+                let why = "the daemon ended again and again: in safe mode the GPU is left alone";
+                self.visible.accelerator_failed(AcceleratorFault::SafeMode);
+                return self.tell(AcceleratorState::Failed, Some(why.to_owned()));
+            }
+            self.tell(AcceleratorState::Preparing, None);
+            match self.prepare() {
+                Ok(detector) => {
+                    self.candidate.handover.offer(detector);
+                    self.tell(AcceleratorState::Serving, None);
+                }
+                Err(TensorRtError::Stopped) => return,
+                Err(why) => return self.unavailable(&why),
+            }
+            // The worker ends with the daemon or its settings, and hangs up then.
+            let Ok(why) = self.candidate.given_up.recv() else { return };
+            self.visible.accelerator_failed(AcceleratorFault::Run);
+            self.tell(AcceleratorState::Failed, Some(why));
+            if again == TRIES || !self.rests(AGAIN) {
+                return;
+            }
+        }
+    }
+
+    /// A detector that has proven itself.
+    fn prepare(&self) -> Result<Box<dyn Detector>, TensorRtError> {
+        let Candidate { network_sha256, frame, names, golden, reference, .. } = &self.candidate;
+        let tensorrt = TensorRt::open()?;
+        let (gpu, version) = (tensorrt.gpu(), tensorrt.version());
+        let key = tensorrt.key(network_sha256);
+        info!("{} with CUDA {} and {version}: engine {}", gpu.name, gpu.cuda_in_words(), key.digest());
+        let cache = EngineCache::below(&self.state);
+        let detector = match self.cached(&tensorrt, &cache, &key) {
+            Ok(Some(detector)) => detector,
+            Ok(None) => self.built(&tensorrt, &cache, &key)?,
+            Err(why) if self.is_worth_building(&why) => {
+                warn!("{why}; it is built anew");
+                self.visible.accelerator_failed(fault(&why));
+                cache.forget(&key)?;
+                self.built(&tensorrt, &cache, &key)?
+            }
+            Err(why) => return Err(why),
+        };
+        debug_assert_eq!(detector.frame(), *frame);
+        let mut localizer = Localizer::with_detector(Box::new(detector), names.clone());
+        let began = Instant::now();
+        let run = |error: crate::analysis::AnalysisError| TensorRtError::Native {
+            fault: Fault::Cuda,
+            reason: error.to_string(),
+        };
+        let found = golden.found(&mut localizer).map_err(run)?;
+        let Agreement { max_px, median_px } = Agreement::of(&found, reference).check()?;
+        info!(
+            "{version} computes from now on: the golden film in {:.0} ms, landmarks within {max_px:.3} px of the \
+             processor's, median {median_px:.3} px",
+            began.elapsed().as_secs_f64() * 1e3
+        );
+        Ok(localizer.into_detector())
+    }
+
+    fn cached(
+        &self,
+        tensorrt: &TensorRt,
+        cache: &EngineCache,
+        key: &Key,
+    ) -> Result<Option<TensorRtDetector>, TensorRtError> {
+        let Some((plan, _)) = cache.plan(key)? else { return Ok(None) };
+        tensorrt.detector(&plan, self.candidate.frame, self.candidate.names.len()).map(Some)
+    }
+
+    fn built(&self, tensorrt: &TensorRt, cache: &EngineCache, key: &Key) -> Result<TensorRtDetector, TensorRtError> {
+        info!("the engine is built now, which takes minutes; the processor computes meanwhile");
+        let InferenceSettings { build_timeout, build_memory_mib, .. } = self.settings;
+        let limits = BuildLimits { wall: build_timeout, memory_mib: build_memory_mib, leave_mib: LEAVE_MIB };
+        let is_stopped = || self.shutdown.is_cancelled();
+        let model = &self.candidate.model;
+        let built = build_in_child(Path::new(OWN_PROGRAM), model, &self.state, key, &limits, &is_stopped)?;
+        info!("the engine was built in {:.1} s, {} MiB", built.build_s, built.plan_bytes >> 20);
+        let missing = || TensorRtError::Build { reason: "it is not in the cache".to_owned() };
+        self.cached(tensorrt, cache, key)?.ok_or_else(missing)
+    }
+
+    /// Whether what is in the cache is only spoilt; what belongs to somebody else is left as it is.
+    const fn is_worth_building(&self, why: &TensorRtError) -> bool {
+        matches!(
+            why,
+            TensorRtError::Damaged { .. } | TensorRtError::Native { fault: Fault::Refused | Fault::Interface, .. }
+        )
+    }
+
+    /// Whether it is to go on after so long: not when the worker has ended meanwhile, which hangs up.
+    fn rests(&self, time: Duration) -> bool {
+        matches!(self.candidate.given_up.recv_timeout(time), Err(RecvTimeoutError::Timeout))
+    }
+
+    fn unavailable(&self, why: &TensorRtError) {
+        self.visible.accelerator_failed(fault(why));
+        let state = if why.is_absence() { AcceleratorState::Absent } else { AcceleratorState::Failed };
+        match (state, self.settings.backend) {
+            // As on most machines.
+            (AcceleratorState::Absent, Backend::Auto | Backend::Cpu) => info!("the processor computes: {why}"),
+            _ => error!("the processor computes, and not the GPU: {why}"),
+        }
+        self.tell(state, Some(why.to_string()));
+    }
+
+    fn tell(&self, state: AcceleratorState, reason: Option<String>) {
+        let backend = if state == AcceleratorState::Serving { tensorrt::BACKEND } else { &self.processor };
+        let degraded = match state {
+            AcceleratorState::Failed => true,
+            AcceleratorState::Absent => self.settings.backend == Backend::TensorRt,
+            AcceleratorState::Preparing | AcceleratorState::Serving => false,
+        };
+        // Of a configuration that was replaced meanwhile nothing is told.
+        if !self.shutdown.is_cancelled() {
+            self.condition.accelerator(Accelerator { state, reason }, backend, degraded);
+        }
+    }
+}
+
+const fn fault(why: &TensorRtError) -> AcceleratorFault {
+    match why {
+        TensorRtError::NotBuilt => AcceleratorFault::NotBuilt,
+        TensorRtError::Libraries { .. } => AcceleratorFault::Libraries,
+        TensorRtError::Version { .. } => AcceleratorFault::Version,
+        TensorRtError::Native { fault: Fault::NoGpu, .. } => AcceleratorFault::NoGpu,
+        TensorRtError::Native { fault: Fault::OutOfMemory, .. } => AcceleratorFault::OutOfMemory,
+        TensorRtError::Native { fault: Fault::Refused | Fault::Interface, .. } | TensorRtError::Network { .. } => {
+            AcceleratorFault::Refused
+        }
+        TensorRtError::Native { fault: Fault::Cuda, .. } => AcceleratorFault::Run,
+        TensorRtError::Foreign { .. } => AcceleratorFault::Foreign,
+        TensorRtError::Damaged { .. } => AcceleratorFault::Damaged,
+        TensorRtError::Cache { .. } => AcceleratorFault::Cache,
+        TensorRtError::Build { .. } | TensorRtError::Stopped => AcceleratorFault::Build,
+        TensorRtError::Differs { .. } => AcceleratorFault::Differs,
+    }
+}
