@@ -163,7 +163,7 @@ impl Failure {
         Self { does, keys, doctor, ..Self::of(StandIn::whole(), "failed", reason, cause) }
     }
 
-    async fn is_survived(self) {
+    async fn survived(self) {
         let Self { stand_in, does, keys, state, reason, cause, doctor } = self;
         let Some(mut site) = Site::new(keys).await else { return };
         let environment = stand_in.environment(does, CUDA);
@@ -200,7 +200,7 @@ async fn without_driver_library_function_or_the_right_version_the_processor_comp
         Failure::of(no_builder, "absent", "libnvinfer.so.10 has no createInferBuilder_INTERNAL", "libraries"),
         Failure { does: "no_gpu", ..Failure::of(StandIn::whole(), "absent", "CUDA_ERROR_NO_DEVICE", "no_gpu") },
     ] {
-        failure.is_survived().await;
+        failure.survived().await;
     }
 }
 
@@ -214,7 +214,7 @@ async fn an_engine_that_cannot_be_built_opened_or_trusted_is_told_and_the_proces
         Failure::doing("full", "", "the GPU has no memory left: CUDA_ERROR_OUT_OF_MEMORY", "out_of_memory"),
         Failure::doing("differ", "", "1 and 0.1 px are allowed", "differs"),
     ] {
-        failure.is_survived().await;
+        failure.survived().await;
     }
 }
 
