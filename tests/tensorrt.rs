@@ -41,6 +41,7 @@ use witness::Witness;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_landmarkd");
 const SIGKILL: i32 = 9;
+const SIGSEGV: i32 = 11;
 /// The CUDA of the driver at first, and after an update.
 const CUDA: &str = "12060";
 const NEWER_CUDA: &str = "12080";
@@ -162,7 +163,7 @@ impl Failure {
         Self { does, keys, doctor, ..Self::of(StandIn::whole(), "failed", reason, cause) }
     }
 
-    async fn is_survived(self) {
+    async fn survived(self) {
         let Self { stand_in, does, keys, state, reason, cause, doctor } = self;
         let Some(mut site) = Site::new(keys).await else { return };
         let environment = stand_in.environment(does, CUDA);
@@ -199,7 +200,7 @@ async fn without_driver_library_function_or_the_right_version_the_processor_comp
         Failure::of(no_builder, "absent", "libnvinfer.so.10 has no createInferBuilder_INTERNAL", "libraries"),
         Failure { does: "no_gpu", ..Failure::of(StandIn::whole(), "absent", "CUDA_ERROR_NO_DEVICE", "no_gpu") },
     ] {
-        failure.is_survived().await;
+        failure.survived().await;
     }
 }
 
@@ -213,7 +214,7 @@ async fn an_engine_that_cannot_be_built_opened_or_trusted_is_told_and_the_proces
         Failure::doing("full", "", "the GPU has no memory left: CUDA_ERROR_OUT_OF_MEMORY", "out_of_memory"),
         Failure::doing("differ", "", "1 and 0.1 px are allowed", "differs"),
     ] {
-        failure.is_survived().await;
+        failure.survived().await;
     }
 }
 
@@ -263,6 +264,34 @@ async fn a_gpu_that_fails_on_a_film_loses_no_film() {
     assert!(reason.contains("the GPU has no memory left: CUDA_ERROR_OUT_OF_MEMORY"), "{reason}");
     assert_eq!((&status["reasons"], &status["backend"]), (&json!(["accelerator_failed"]), &json!("tract-cpu")));
     assert_eq!(site.faults("run"), 1);
+    assert_eq!(daemon.stopped().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_film_that_the_daemon_dies_of_on_the_gpu_is_read_by_the_processor_at_the_next_start() {
+    let Some(mut site) = Site::new("").await else { return };
+    let stand_in = StandIn::whole();
+    let environment = stand_in.environment("die", CUDA);
+    let daemon = site.start(&environment);
+    site.says(1, "serving").await;
+    let deadly = film(Kind::Png, 99);
+    site.home.drop_film("deadly.png", &deadly);
+    assert_eq!(daemon.ended().signal(), Some(SIGSEGV));
+
+    let daemon = site.start(&environment);
+    let status = site.says(2, "failed").await;
+    let reason = status["accelerator"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("the daemon died while the GPU computed a film"), "{reason}");
+    let id = sha256(&deadly);
+    site.witness.result_of(&id).await;
+    let backends: Vec<&Value> = site.witness.results_of(&id).map(|event| &event["data"]["model"]["backend"]).collect();
+    assert_eq!(backends, [&json!("tract-cpu")]);
+    assert_eq!((site.faults("run"), site.reads().await.as_str()), (1, "tract-cpu"));
+    assert_eq!(daemon.stopped().code(), Some(0));
+
+    let daemon = site.start(&stand_in.environment("", CUDA));
+    site.says(3, "serving").await;
+    assert_eq!(site.reads().await, "tensorrt", "it is tried again");
     assert_eq!(daemon.stopped().code(), Some(0));
 }
 

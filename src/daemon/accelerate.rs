@@ -58,17 +58,17 @@ pub(super) struct Prepared(Handover, Receiver<String>);
 
 impl Candidate {
     /// What is to be laid over the processor's detector, and what to make a candidate of.
-    pub(super) fn guard() -> (impl FnOnce(Box<dyn Detector>) -> Box<dyn Detector>, Prepared) {
+    pub(super) fn guard(state: &Path) -> (impl FnOnce(Box<dyn Detector>) -> Box<dyn Detector> + use<>, Prepared) {
         let handover = Handover::default();
         let (sender, given_up) = channel();
-        let offered = handover.clone();
+        let (offered, mark) = (handover.clone(), EngineCache::below(state).mark());
         let guard = move |processor| {
             let tell = move |why: &str| {
                 error!("the GPU is given up, the processor computes: {why}");
                 // With nobody to hear it there is nothing left to do about it.
                 let _ = sender.send(why.to_owned());
             };
-            Box::new(Guarded::new(processor, offered, Box::new(tell))) as Box<dyn Detector>
+            Box::new(Guarded::new(processor, offered, Box::new(tell), mark)) as Box<dyn Detector>
         };
         (guard, Prepared(handover, given_up))
     }
@@ -124,6 +124,9 @@ impl Accelerate {
                 let why = "the daemon ended again and again: in safe mode the GPU is left alone";
                 self.visible.accelerator_failed(AcceleratorFault::SafeMode);
                 return self.tell(AcceleratorState::Failed, Some(why.to_owned()));
+            }
+            if EngineCache::below(&self.state).mark().take() {
+                return self.unavailable(&TensorRtError::Died);
             }
             self.tell(AcceleratorState::Preparing, None);
             match self.prepare() {
@@ -250,7 +253,7 @@ const fn fault(why: &TensorRtError) -> AcceleratorFault {
         TensorRtError::Native { fault: Fault::Refused | Fault::Interface, .. } | TensorRtError::Network { .. } => {
             AcceleratorFault::Refused
         }
-        TensorRtError::Native { fault: Fault::Cuda, .. } => AcceleratorFault::Run,
+        TensorRtError::Native { fault: Fault::Cuda, .. } | TensorRtError::Died => AcceleratorFault::Run,
         TensorRtError::Foreign { .. } => AcceleratorFault::Foreign,
         TensorRtError::Damaged { .. } => AcceleratorFault::Damaged,
         TensorRtError::Cache { .. } => AcceleratorFault::Cache,

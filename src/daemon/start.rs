@@ -240,8 +240,9 @@ async fn load(
         pixel_spacing: settings.acquisition.pixel_spacing,
         token_key: store.token_key().clone(),
     };
+    let state = settings.state.directory.clone();
     let tried = tokio::task::spawn_blocking(move || {
-        let (guard, handover) = Candidate::guard();
+        let (guard, handover) = Candidate::guard(&state);
         let localizer = Localizer::new(&bundle)?.over(guard);
         let mut analyst = Analyst::with_localizer(localizer, &bundle, options);
         let golden = Golden::of(&bundle);

@@ -239,7 +239,7 @@ labels! {
         Build: cause = "build";
         /// Its landmarks were not those of the processor.
         Differs: cause = "differs";
-        /// It failed on a film while it served.
+        /// It failed on a film while it served, or the daemon died meanwhile.
         Run: cause = "run";
         /// The daemon is in safe mode.
         SafeMode: cause = "safe_mode";

@@ -10,7 +10,8 @@ use super::trouble::Trouble;
 use crate::report;
 use crate::telemetry::Machine;
 
-/// The daemon at one moment. It has no room for a path, a file name or anything a patient could be known by.
+/// The daemon at one moment. It has no room for a path or a file name of the site, or anything a patient could be known
+/// by; what is said of the GPU may name the system's libraries.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StatusView {
     /// The moment.

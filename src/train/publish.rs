@@ -15,6 +15,7 @@ use super::metrics::{Summary, summarise};
 use super::preset::TrainConfig;
 use super::reference::Protocol;
 use crate::geometry::{LengthUnit, Point};
+use crate::inference::tensorrt::{TensorRtError, mixed_precision};
 use crate::inference::{InferenceError, Localizer, TractDetector};
 use crate::measure::MeasureSet;
 use crate::model::{Bundle, BundleError, BundleParts, GoldenFilm, Manifest, Metrics, Network, Preprocessing};
@@ -93,6 +94,9 @@ pub enum PublishError {
     /// The exported network does not run.
     #[error(transparent)]
     Inference(#[from] InferenceError),
+    /// The network has no form for TensorRT.
+    #[error(transparent)]
+    TensorRt(#[from] TensorRtError),
     /// A test film failed.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -108,6 +112,8 @@ pub enum PublishError {
 pub fn publish(directory: &Path, publication: &Publication<'_>) -> Result<Bundle, PublishError> {
     let Publication { name, version, weights, config, landmarks, licence, training, atlas_films, .. } = publication;
     let network = export_nfdp(weights, config.frame.size(), config.architecture(landmarks.len()), Storage::default())?;
+    // A network that has no form for the GPU is noticed here, and not on the device.
+    mixed_precision(&network)?;
     let detector = TractDetector::new(&network, config.frame, landmarks.len())?;
     let mut localizer = Localizer::with_detector(Box::new(detector), landmarks.to_vec());
 

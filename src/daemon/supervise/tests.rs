@@ -90,7 +90,7 @@ fn serving(settings: Settings, state: &State, off_px: &'static [f64], calls: &Ar
     let middle = Point::new(f64::from(SIZE.width) / 2.0, f64::from(SIZE.height) / 2.0);
     let golden = Golden::new(golden_bytes(), SIZE, vec![middle; bundle.manifest().landmarks.len()]);
     let topics = Topics::new(&settings.site.site, &settings.site.device).expect("right");
-    let (_, prepared) = Candidate::guard();
+    let (_, prepared) = Candidate::guard(Path::new("/nowhere"));
     let candidate = Candidate::new(prepared, &bundle, "/nowhere".into(), golden.clone(), Vec::new());
     Serving { settings, topics, analyst, golden, candidate, rolled_back: None, safe_until: None }
 }

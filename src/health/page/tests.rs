@@ -103,6 +103,9 @@ fn foreign_text_opens_no_element_and_no_attribute() {
         for text in [&mut model.name, &mut model.version, &mut model.sha256, &mut model.backend] {
             *text = plain(text);
         }
+        if let Some(AcceleratorView { reason: Some(reason), .. }) = &mut model.accelerator {
+            *reason = plain(reason);
+        }
     }
     let machine = calm.machine.as_mut().expect("there");
     machine.gpus[0].name = Some("x".to_owned());

@@ -56,7 +56,8 @@ mod tests {
 
     #[test]
     fn both_the_worst_and_the_median_must_be_near() {
-        assert_eq!(agreement(&[0.0, 0.05, 0.9]), Agreement { max_px: 0.9, median_px: 0.04999999999999982 });
+        let Agreement { max_px, median_px } = agreement(&[0.0, 0.05, 0.9]);
+        assert!((max_px - 0.9).abs() < 1e-9 && (median_px - 0.05).abs() < 1e-9, "{max_px} {median_px}");
         for (off, holds) in [
             (vec![0.0, 0.05, 0.95], true),
             (vec![0.0, 0.05, 1.05], false),

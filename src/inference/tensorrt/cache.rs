@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Key, TensorRtError};
+use super::{Key, Mark, TensorRtError};
 use crate::model::durable::{Points, ensure_directory, replace};
 
 /// The directory below the state directory.
@@ -63,6 +63,12 @@ impl EngineCache {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// There while an engine of it computes a film.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark::new(self.directory.join(".computing"))
     }
 
     /// The note of the engine for `key`, if there is one.

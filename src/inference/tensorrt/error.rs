@@ -77,6 +77,9 @@ pub enum TensorRtError {
         /// The same.
         median_px: String,
     },
+    /// The process died while the GPU computed a film.
+    #[error("the daemon died while the GPU computed a film: it is left alone until the next start")]
+    Died,
     /// Nobody waits for it any more.
     #[error("stopped")]
     Stopped,

@@ -1,5 +1,7 @@
 //! GPU first, the processor behind it: a film that the GPU fails on is the processor's, and so is every one after.
 
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::geometry::Frame;
@@ -27,12 +29,37 @@ impl Handover {
     }
 }
 
+/// A file that is there while the GPU computes a film, and so after the process died of it.
+///
+/// It is not flushed: a power cut leaves none behind, and no film waits for a disk.
+#[derive(Clone, Debug)]
+pub struct Mark(PathBuf);
+
+impl Mark {
+    /// At this path, whose directory need not be there.
+    #[must_use]
+    pub const fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    fn set(&self) {
+        // Without it a crash is not told from others.
+        let _ = File::create(&self.0);
+    }
+
+    /// Takes it away; whether it was there.
+    pub fn take(&self) -> bool {
+        fs::remove_file(&self.0).is_ok()
+    }
+}
+
 /// A detector that serves from the start, with another before it from when that is handed over until it fails.
 pub struct Guarded {
     processor: Box<dyn Detector>,
     accelerator: Option<Box<dyn Detector>>,
     handover: Handover,
     fallback: Fallback,
+    mark: Mark,
     no_numbers: u32,
     last: &'static str,
 }
@@ -40,9 +67,9 @@ pub struct Guarded {
 impl Guarded {
     /// `processor`, until something is handed over.
     #[must_use]
-    pub fn new(processor: Box<dyn Detector>, handover: Handover, fallback: Fallback) -> Self {
+    pub fn new(processor: Box<dyn Detector>, handover: Handover, fallback: Fallback, mark: Mark) -> Self {
         let last = processor.backend();
-        Self { processor, accelerator: None, handover, fallback, no_numbers: 0, last }
+        Self { processor, accelerator: None, handover, fallback, mark, no_numbers: 0, last }
     }
 
     fn accelerated(&mut self, input: &NetworkInput) -> Option<Vec<FrameLandmark>> {
@@ -51,7 +78,10 @@ impl Guarded {
             self.accelerator = Some(offered);
         }
         let accelerator = self.accelerator.as_mut()?;
-        match accelerator.detect(input) {
+        self.mark.set();
+        let found = accelerator.detect(input);
+        self.mark.take();
+        match found {
             Ok(found) => {
                 self.last = accelerator.backend();
                 self.no_numbers = 0;
@@ -137,7 +167,10 @@ mod tests {
         let said = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&said);
         let fallback: Fallback = Box::new(move |why| told.lock().expect("ours").push(why.to_owned()));
-        let mut guarded = Guarded::new(Box::new(Scripted("cpu", VecDeque::new())), handover.clone(), fallback);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mark = Mark::new(folder.path().join("mark"));
+        let processor = Box::new(Scripted("cpu", VecDeque::new()));
+        let mut guarded = Guarded::new(processor, handover.clone(), fallback, mark.clone());
         let frame = crate::geometry::Frame::new(1, 1);
         let film = crate::radiograph::Radiograph::gray(
             crate::radiograph::Format::Png,
@@ -152,6 +185,7 @@ mod tests {
             guarded.backend()
         });
         let computed = computed.collect();
+        assert!(!mark.take(), "it did not die");
         let said = said.lock().expect("ours").clone();
         (computed, said)
     }

@@ -33,7 +33,7 @@ pub use child::{BuildLimits, Built, build_in_child};
 pub use detector::TensorRtDetector;
 pub use error::{Fault, TensorRtError};
 pub use examine::{Comparison, EngineState, Examination, examine};
-pub use guarded::{Fallback, Guarded, Handover};
+pub use guarded::{Fallback, Guarded, Handover, Mark};
 pub use key::{Gpu, Key};
 pub use mixed::mixed_precision;
 

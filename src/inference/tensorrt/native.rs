@@ -361,9 +361,7 @@ extern "C" fn log(severity: i32, line: *const c_char) {
 }
 
 fn text(chars: &[c_char]) -> String {
-    // On ARM they have no sign, on x86 they do.
-    #[expect(clippy::unnecessary_cast, reason = "which of the two it is depends on the machine")]
-    let bytes: Vec<u8> = chars.iter().map(|&c| c as u8).take_while(|&byte| byte != 0).collect();
+    let bytes: Vec<u8> = chars.iter().map(|c| c.to_ne_bytes()[0]).take_while(|&byte| byte != 0).collect();
     plain(&String::from_utf8_lossy(&bytes))
 }
 
@@ -390,22 +388,15 @@ fn stand_in() -> Option<PathBuf> {
 fn stand_in_face(path: &std::path::Path) -> Result<Face, TensorRtError> {
     let name = String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned();
     let library = library(&name)?;
-    macro_rules! function {
-        ($name:literal) => {{
-            let address = address(library, &name, $name)?;
-            // SAFETY: a test compiled it against `shim.h`, where the function has this type.
-            unsafe { std::mem::transmute(address) }
-        }};
-    }
     Ok(Face {
-        headers: function!(c"lm_headers"),
-        revision: function!(c"lm_revision"),
-        log_to: function!(c"lm_log_to"),
-        describe: function!(c"lm_describe"),
-        build: function!(c"lm_build"),
-        open: function!(c"lm_open"),
-        run: function!(c"lm_run"),
-        close: function!(c"lm_close"),
+        headers: function(library, &name, c"lm_headers")?,
+        revision: function(library, &name, c"lm_revision")?,
+        log_to: function(library, &name, c"lm_log_to")?,
+        describe: function(library, &name, c"lm_describe")?,
+        build: function(library, &name, c"lm_build")?,
+        open: function(library, &name, c"lm_open")?,
+        run: function(library, &name, c"lm_run")?,
+        close: function(library, &name, c"lm_close")?,
     })
 }
 
@@ -426,13 +417,20 @@ fn library(name: &str) -> Result<&'static Library, TensorRtError> {
     Ok(library)
 }
 
+/// The address of a function; who calls it says why it has the type.
 fn address(library: &Library, of: &str, name: &CStr) -> Result<*mut c_void, TensorRtError> {
-    // SAFETY: the address is only taken; who calls it says why it has the type.
-    let symbol = unsafe { library.get::<unsafe extern "C" fn() -> c_int>(name.to_bytes_with_nul()) };
-    let symbol = symbol.map_err(|error| TensorRtError::Libraries {
+    let function: unsafe extern "C" fn() -> c_int = function(library, of, name)?;
+    Ok(function as *mut c_void)
+}
+
+/// A function of a library, which must have this type: nothing says so but its documentation.
+fn function<F: Copy>(library: &Library, of: &str, name: &CStr) -> Result<F, TensorRtError> {
+    // SAFETY: only the address is taken here; the types of `Face` are those of `shim.h`, which what a test puts in its
+    // place is compiled against, and `address` asks for none.
+    let symbol = unsafe { library.get::<F>(name.to_bytes_with_nul()) };
+    symbol.map(|symbol| *symbol).map_err(|error| TensorRtError::Libraries {
         reason: format!("{of} has no {}: {}", name.to_string_lossy(), plain(&with_causes(&error))),
-    })?;
-    Ok(*symbol as *mut c_void)
+    })
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

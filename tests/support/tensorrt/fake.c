@@ -45,7 +45,7 @@ int32_t lm_describe(void *const *functions, lm_device *device, lm_words words) {
 
 int32_t lm_build(void *const *functions, const lm_build_order *order, lm_sink sink, void *of, lm_words words) {
     (void)functions;
-    /* No raise: the handler of the runtime would return from it. */
+    /* No raise(): the handler of Rust's runtime would return from it. */
     if (told("crash")) *(volatile int *)NULL = 1;
     if (told("hang")) {
         for (;;) pause();
@@ -83,6 +83,7 @@ int32_t lm_run(lm_engine *engine, const float *frame, float *coordinates, float 
     double sum = 0.0;
     /* The golden film and one more, and then there is no memory. */
     if (told("memory") && ++engine->runs > 2) return refuse(words, LM_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
+    if (told("die") && ++engine->runs > 1) *(volatile int *)NULL = 1;
     for (int i = 0; i < engine->pixels; ++i) sum += frame[i];
     for (int i = 0; i < 4; ++i) {
         coordinates[i] = places[i] + 0.1f * (float)(sum / engine->pixels) + (told("differ") ? 0.05f : 0.0f);
