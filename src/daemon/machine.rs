@@ -9,8 +9,9 @@ use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
 use super::visible::Visible;
+use crate::acquisition::{FAULT_LOG_INTERVAL, FaultLog};
 use crate::report::ThrottleCause;
-use crate::telemetry::{Board, Prober, Root, Source};
+use crate::telemetry::{Board, Machine, Prober, Root, Source};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -42,7 +43,7 @@ fn look(mut prober: Prober, condition: &ConditionBoard, visible: &Visible, stopp
         machine.throttled_by = recent.add(&machine.throttled_by, Instant::now());
         condition.machine(&machine.throttled_by, machine.board.power_mode.as_deref());
         visible.machine(machine.clone());
-        told.of(&machine.board, &machine.silent, &machine.throttled_by, prober.limit());
+        told.of(&machine, prober.limit(), Instant::now());
         if stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
             return;
         }
@@ -62,47 +63,63 @@ impl Recent {
     }
 }
 
-/// What the journal was told last.
-#[derive(Default)]
+/// What the journal was told last; what comes and goes again and again is told seldom (R15).
 struct Told {
     board: Option<Board>,
     silent: BTreeSet<Source>,
     throttled_by: BTreeSet<ThrottleCause>,
+    /// The journal believes that the machine throttles.
+    is_slow: bool,
+    silences: FaultLog<Source>,
+    slowdowns: FaultLog<()>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            board: None,
+            silent: BTreeSet::new(),
+            throttled_by: BTreeSet::new(),
+            is_slow: false,
+            silences: FaultLog::new(FAULT_LOG_INTERVAL),
+            slowdowns: FaultLog::new(FAULT_LOG_INTERVAL),
+        }
+    }
 }
 
 impl Told {
     /// Tells what has changed.
-    fn of(
-        &mut self,
-        board: &Board,
-        silent: &BTreeSet<Source>,
-        throttled_by: &BTreeSet<ThrottleCause>,
-        limit: Duration,
-    ) {
+    fn of(&mut self, machine: &Machine, limit: Duration, now: Instant) {
+        let Machine { board, silent, throttled_by, .. } = machine;
         if self.board.as_ref() != Some(board) && !silent.contains(&Source::Board) {
             if *board != Board::default() {
                 info!("this machine is {board}");
             }
             self.board = Some(board.clone());
         }
-        let news: Vec<_> = silent.difference(&self.silent).map(|source| source.word()).collect();
-        if !news.is_empty() {
-            warn!(
-                "no answer from the machine within {} ms to: {}; absent until it comes",
-                limit.as_millis(),
-                news.join(", ")
-            );
+        for &source in silent.difference(&self.silent) {
+            if let Some(times) = self.silences.occurred(source, now) {
+                let (source, ms) = (source.word(), limit.as_millis());
+                warn!(
+                    "no answer from the machine within {ms} ms to: {source}; absent until it comes ({times} times so far)"
+                );
+            }
         }
         self.silent.clone_from(silent);
-        if self.throttled_by != *throttled_by {
-            let causes: Vec<_> = throttled_by.iter().map(|cause| cause.words()).collect();
-            if causes.is_empty() {
-                info!("the machine no longer slows itself down");
-            } else {
-                warn!("the machine slows itself down: {}; the backlog is read with pauses", causes.join(", "));
-            }
-            self.throttled_by.clone_from(throttled_by);
+        if self.throttled_by == *throttled_by {
+            return;
         }
+        let causes: Vec<_> = throttled_by.iter().map(|cause| cause.words()).collect();
+        if causes.is_empty() {
+            if std::mem::take(&mut self.is_slow) {
+                info!("the machine no longer slows itself down");
+            }
+        } else if let Some(times) = self.slowdowns.occurred((), now) {
+            self.is_slow = true;
+            let causes = causes.join(", ");
+            warn!("the machine slows itself down: {causes}; the backlog is read with pauses ({times} times so far)");
+        }
+        self.throttled_by.clone_from(throttled_by);
     }
 }
 
