@@ -95,7 +95,11 @@ exec {held}> "$scratch/hold"
 while read -r line; do
   case $line in
     booted\ *) init=${line#booted }; break ;;
-    refused:*) say "skipped: no systemd can be booted here: ${line#refused: }"; exit 77 ;;
+    refused:*)
+      [ -z "${CI:-}" ] || die "no systemd can be booted here: ${line#refused: }"
+      say "skipped: no systemd can be booted here: ${line#refused: }"
+      exit 77
+      ;;
   esac
 done < "$scratch/said"
 [ -n "$init" ] || die "no systemd came up: $(cat "$scratch/boot.log")"

@@ -93,7 +93,8 @@ zig() {
       "ziglang==$zig_version" "cargo-zigbuild==$zigbuild_version" || die "PyPI gave neither zig nor cargo-zigbuild"
     touch "$venv/installed"
   fi
-  PATH=$venv/bin:$PATH
+  # The real path: what is compiled is bound to it, and compiled again under another.
+  PATH=$(cd "$venv/bin" && pwd -P):$PATH
 }
 
 # The standard library of a target; rustup is asked only where it is not there.
