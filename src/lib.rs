@@ -37,7 +37,7 @@
 //! | [`geometry`], [`landmark`], [`disposition`] | points, spacing, the frame; what was found; what an error asks for | nothing |
 //! | [`radiograph`] | bytes to gray values to the network's input | geometry |
 //! | [`model`] | a bundle: manifest, digests, golden film; the store of signed ones and which of them serves | geometry, measure, crash_point |
-//! | [`inference`] | the trait `Detector`; tract behind it, with convolutions of our own; the way back to source pixels | radiograph, model |
+//! | [`inference`] | the trait `Detector`; tract behind it, with convolutions of our own; TensorRT on a GPU, guarded by the processor; the way back to source pixels | radiograph, model |
 //! | [`measure`] | clinical measures from landmarks: angles, ratios, distances | geometry, landmark |
 //! | [`report`] | the published documents, topics, ids, schemas | geometry, measure |
 //! | [`analysis`] | bytes to result, in one call | the five above |
@@ -78,6 +78,10 @@
 //! | a rule of delivery | `mqtt/delivery.rs` |
 //! | what a device can be asked | `report/command.rs`, `mqtt/commands.rs` |
 //! | a step after which something is durable | inside `crash_point::step`, with a walk in `tests/crash.rs` |
+//! | what a GPU computes, or why it is given up | `inference/tensorrt/`; the daemon's side is `daemon/accelerate.rs` |
+//! | the C face of TensorRT | `inference/tensorrt/shim/`, `native.rs` and `tests/support/tensorrt/fake.c`; raise the revision of all |
+//! | what is told of the machine | `telemetry/`, `report/status.rs`, `health/metrics/machine.rs` |
+//! | the packages | `Cargo.toml`'s `[package.metadata.deb]`, `cross/deb/` |
 //! | a runtime for the network | a file in `inference/` that implements `Detector` |
 //! | a clinical measure | a file in `measure/`; a bundle's manifest says which it yields |
 //! | how a bundle is trusted, or given up | `model/signature.rs`, `model/runs.rs`; the daemon's side is `daemon/bundles.rs` |
