@@ -11,35 +11,20 @@ mod films;
 #[path = "support/mosquitto.rs"]
 #[expect(dead_code, reason = "its certificates are for the tests of TLS")]
 mod mosquitto;
+#[path = "support/page.rs"]
+mod page;
 #[path = "support/witness.rs"]
 #[expect(dead_code, reason = "documents by topic are for other tests")]
 mod witness;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::{SocketAddr, TcpListener};
 
 use daemon::Home;
 use films::{Kind, film, sha256};
 use mosquitto::Mosquitto;
+use page::{get, until};
 use serde_json::Value;
 use witness::Witness;
-
-/// Far beyond anything that is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Status and body of a GET.
-fn get(address: SocketAddr, path: &str) -> (u16, Vec<u8>) {
-    let mut stream = TcpStream::connect(address).expect("the page is served");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("it reads");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("it answers and closes");
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
-    let head = String::from_utf8(answer[..end].to_vec()).expect("text");
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
-    (status, answer[end + 4..].to_vec())
-}
 
 fn text(address: SocketAddr, path: &str) -> String {
     let (status, body) = get(address, path);
@@ -56,15 +41,6 @@ fn value(metrics: &str, series: &str) -> f64 {
     let line =
         metrics.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series}: {metrics}"));
     line.trim().parse().expect("a number")
-}
-
-/// Asks again until it holds.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[tokio::test]

@@ -14,38 +14,33 @@ mod films;
 #[path = "support/mosquitto.rs"]
 #[expect(dead_code, reason = "its certificates are for the tests of TLS")]
 mod mosquitto;
+#[path = "support/page.rs"]
+mod page;
 #[path = "support/witness.rs"]
 #[expect(dead_code, reason = "restarted brokers are for other tests")]
 mod witness;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use boards::{AGX_ORIN_R35, AGX_THOR_R38, Board, ORIN_NX_R36, PC};
 use daemon::Home;
 use films::{Kind, film, sha256};
 use mosquitto::Mosquitto;
+use page::until;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use witness::Witness;
 
-/// Far beyond anything that is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
 const ROOT: &str = "LANDMARKD_MACHINE_ROOT";
 
 /// The body of a GET.
 fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("the page is served");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers and closes");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
-    body.to_owned()
+    let (status, body) = page::get(address, path);
+    assert_eq!(status, 200, "{path}");
+    String::from_utf8(body).expect("text")
 }
 
 /// The value of a series in the metrics, if it is there.
@@ -53,15 +48,6 @@ fn value(address: SocketAddr, series: &str) -> Option<f64> {
     let metrics = get(address, "/metrics");
     let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
     Some(line.parse().expect("a number"))
-}
-
-/// Asks again until it holds.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// A free port of the loopback, told to nobody else.
