@@ -32,8 +32,8 @@ version=$(dpkg-deb --field "$package" Version)
 golden=$repository/models/ceph19-nfdp/golden.png
 unit=landmarkd.service
 films=3
-# Seconds for one thing to happen; a film takes twenty in an emulator on a busy machine.
-patience=300
+# Seconds for one thing to happen.
+patience=900
 
 rule=
 if [ "$architecture" != "$(dpkg --print-architecture)" ]; then
@@ -153,9 +153,10 @@ settle_ms = 100
 max_backoff_s = 1
 TOML
 if [ -n "$rule" ]; then
-  # An emulator writes the code that it runs.
-  printf '[Service]\nMemoryDenyWriteExecute=no\nEnvironment=QEMU_CPU=%s\n' $qemu_cpu |
-    put /etc/systemd/system/$unit.d/emulator.conf
+  # An emulator writes the code that it runs, and takes a minute for a film on a busy machine.
+  printf '[Service]\n%s\n' MemoryDenyWriteExecute=no TimeoutStartSec=900 WatchdogSec=900 \
+    Environment=QEMU_CPU=$qemu_cpu | put /etc/systemd/system/$unit.d/emulator.conf
+  printf '[daemon]\nbudget_s = 600\n' | put /etc/landmarkd/conf.d/emulator.toml
   guest systemctl daemon-reload
 fi
 guest systemctl --quiet enable --now $unit
