@@ -76,6 +76,7 @@ finish() {
   rm -rf "$scratch"
 }
 trap finish EXIT
+trap 'exit 130' INT TERM
 
 # The next version: the same program, and a configuration file that says one thing more.
 next() { # VERSION FILE
@@ -106,7 +107,7 @@ done < "$scratch/said"
 
 guest() {
   nsenter --target "$init" --mount --pid --net --uts --ipc --cgroup -- \
-    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@" {held}>&-
 }
 put() { guest sh -c 'mkdir -p "$(dirname "$0")" && cat > "$0"' "$1"; } # PATH, from standard input
 show() { guest systemctl show "$unit" --value --property "$1"; }
