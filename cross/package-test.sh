@@ -32,8 +32,8 @@ version=$(dpkg-deb --field "$package" Version)
 golden=$repository/models/ceph19-nfdp/golden.png
 unit=landmarkd.service
 films=3
-# Seconds for one thing to happen; a film takes twenty in an emulator on a busy machine.
-patience=300
+# Seconds for one thing to happen.
+patience=900
 
 rule=
 if [ "$architecture" != "$(dpkg --print-architecture)" ]; then
@@ -76,6 +76,7 @@ finish() {
   rm -rf "$scratch"
 }
 trap finish EXIT
+trap 'exit 130' INT TERM
 
 # The next version: the same program, and a configuration file that says one thing more.
 next() { # VERSION FILE
@@ -106,7 +107,7 @@ done < "$scratch/said"
 
 guest() {
   nsenter --target "$init" --mount --pid --net --uts --ipc --cgroup -- \
-    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@" {held}>&-
 }
 put() { guest sh -c 'mkdir -p "$(dirname "$0")" && cat > "$0"' "$1"; } # PATH, from standard input
 show() { guest systemctl show "$unit" --value --property "$1"; }
@@ -153,9 +154,10 @@ settle_ms = 100
 max_backoff_s = 1
 TOML
 if [ -n "$rule" ]; then
-  # An emulator writes the code that it runs.
-  printf '[Service]\nMemoryDenyWriteExecute=no\nEnvironment=QEMU_CPU=%s\n' $qemu_cpu |
-    put /etc/systemd/system/$unit.d/emulator.conf
+  # An emulator writes the code that it runs, and takes a minute for a film on a busy machine.
+  printf '[Service]\n%s\n' MemoryDenyWriteExecute=no TimeoutStartSec=900 WatchdogSec=900 \
+    Environment=QEMU_CPU=$qemu_cpu | put /etc/systemd/system/$unit.d/emulator.conf
+  printf '[daemon]\nbudget_s = 600\n' | put /etc/landmarkd/conf.d/emulator.toml
   guest systemctl daemon-reload
 fi
 guest systemctl --quiet enable --now $unit
