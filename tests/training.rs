@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -146,15 +147,32 @@ fn outcome(run: &Path) -> (Vec<BTreeMap<String, landmarkd::train::Array>>, Vec<S
     (weights, metrics.lines().map(timeless).collect())
 }
 
-fn wait(child: &mut Child, for_: Duration) -> bool {
-    let until = Instant::now() + for_;
-    while Instant::now() < until {
-        if child.try_wait().expect("the child is ours").is_some() {
-            return true;
+/// Waits until `done`; whether the child ended before.
+fn ends_before(child: &mut Child, mut done: impl FnMut() -> bool) -> bool {
+    while child.try_wait().expect("the child is ours").is_none() {
+        if done() {
+            return false;
         }
         thread::sleep(Duration::from_millis(5));
     }
-    false
+    true
+}
+
+/// Waits until a file was written anew so many times, and then for `share` of the time that the last one took.
+fn ends_within(child: &mut Child, file: &Path, renewals: u32, share: f64) -> bool {
+    let state = || fs::metadata(file).ok().map(|found| (found.ino(), found.mtime(), found.mtime_nsec()));
+    let (mut last, mut since, mut step, mut left) = (state(), Instant::now(), Duration::ZERO, renewals);
+    let renewed = || {
+        if state() != last {
+            (last, step, since, left) = (state(), since.elapsed(), Instant::now(), left.saturating_sub(1));
+        }
+        left == 0
+    };
+    if ends_before(child, renewed) {
+        return true;
+    }
+    let pause = step.mul_f64(share);
+    ends_before(child, || since.elapsed() >= pause)
 }
 
 #[test]
@@ -174,16 +192,14 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
             .expect("landmark-train starts")
     };
     let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
-    let began = Instant::now();
     assert!(start(&whole, false).wait().expect("the child is ours").success());
-    let duration = began.elapsed();
 
+    let last = killed.join("last.safetensors");
     let mut kills = 0;
     loop {
         let mut child = start(&killed, killed.exists());
         // Later each time, so that the run ends in the end; the odd share moves the kill through a step.
-        let patience = duration.mul_f64(0.31 + 0.17 * f64::from(kills));
-        if wait(&mut child, patience) {
+        if ends_within(&mut child, &last, 2 + kills, (0.31 + 0.17 * f64::from(kills)).fract()) {
             assert!(child.wait().expect("the child is ours").success());
             break;
         }
