@@ -1,5 +1,7 @@
 //! What the daemon shows of itself over HTTP: counted where it happens, put together when somebody asks (R45).
 
+mod words;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -10,18 +12,20 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::acquisition::{FolderFault, FolderObserver};
+use words::{accelerator, event, folder, folder_fault, trouble};
+
+use crate::acquisition::FolderObserver;
 use crate::analysis::Analysis;
 use crate::config::{HealthSettings, SiteSettings};
 use crate::health::{
-    AcceleratorFault, AcceleratorView, AcceleratorWord, BrokerView, Code, Connection, DiskView, Event, FaultCause,
-    FilmEnd, FilmView, Films, FolderWord, Health, HealthServer, HttpOptions, Look, Metrics, ModelView, Overlays, Stage,
-    StageView, StatusView, Step, StepTimes, Trouble, to_png,
+    AcceleratorFault, BrokerView, Code, Connection, DiskView, FaultCause, FilmEnd, FilmView, Films, Health,
+    HealthServer, HttpOptions, Look, Metrics, ModelView, Overlays, Stage, StageView, StatusView, Step, StepTimes,
+    Trouble, to_png,
 };
 use crate::mqtt::{LinkEvent, LinkObserver, LinkState};
 use crate::overlay;
 use crate::pulse::Pulse;
-use crate::report::{Accelerator, AcceleratorState, Condition, EventKind, FolderState, Reason};
+use crate::report::{Condition, EventKind};
 use crate::telemetry::Machine;
 
 /// Long side of a picture on the status page.
@@ -369,66 +373,10 @@ fn film(number: u64, end: FilmEnd, acquired: SystemTime) -> FilmView {
     }
 }
 
-const fn event(kind: EventKind) -> Event {
-    match kind {
-        EventKind::Result => Event::Result,
-        EventKind::Error => Event::Error,
-    }
-}
-
-const fn trouble(reason: Reason) -> Trouble {
-    match reason {
-        Reason::FolderMissing => Trouble::FolderMissing,
-        Reason::DiskLow => Trouble::DiskLow,
-        Reason::DiskFull => Trouble::DiskFull,
-        Reason::ModelUnavailable => Trouble::ModelUnavailable,
-        Reason::NoSubscriber => Trouble::NoSubscriber,
-        Reason::Rejected => Trouble::Rejected,
-        Reason::ClientIdTaken => Trouble::ClientIdTaken,
-        Reason::ConfigRejected => Trouble::ConfigRejected,
-        Reason::SafeMode => Trouble::SafeMode,
-        Reason::ModelRolledBack => Trouble::ModelRolledBack,
-        Reason::CanaryFailed => Trouble::CanaryFailed,
-        Reason::Throttled => Trouble::Throttled,
-        Reason::AcceleratorFailed => Trouble::AcceleratorFailed,
-    }
-}
-
-fn accelerator(accelerator: &Accelerator) -> AcceleratorView {
-    let state = match accelerator.state {
-        AcceleratorState::Absent => AcceleratorWord::Absent,
-        AcceleratorState::Preparing => AcceleratorWord::Preparing,
-        AcceleratorState::Serving => AcceleratorWord::Serving,
-        AcceleratorState::Failed => AcceleratorWord::Failed,
-    };
-    AcceleratorView { state, reason: accelerator.reason.clone() }
-}
-
-const fn folder_fault(fault: FolderFault) -> FaultCause {
-    match fault {
-        FolderFault::Missing => FaultCause::FolderMissing,
-        FolderFault::Unresponsive => FaultCause::FolderUnresponsive,
-        FolderFault::Round => FaultCause::FolderRound,
-        FolderFault::Special => FaultCause::FolderSpecial,
-        FolderFault::Events => FaultCause::FolderEvents,
-        FolderFault::Unreadable => FaultCause::FilmUnreadable,
-        FolderFault::After => FaultCause::FilmAfter,
-        FolderFault::Ledger => FaultCause::Ledger,
-    }
-}
-
-const fn folder(state: FolderState) -> FolderWord {
-    match state {
-        FolderState::Unknown => FolderWord::Starting,
-        FolderState::Watching => FolderWord::Watching,
-        FolderState::Polling => FolderWord::Polling,
-        FolderState::Missing => FolderWord::Missing,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::FolderState;
 
     const LONG_AGO: SystemTime = SystemTime::UNIX_EPOCH;
 

@@ -298,7 +298,7 @@ pub(super) fn to_json(document: &impl serde::Serialize) -> Vec<u8> {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz(bytes: &[u8]) {
     thread_local! {
-        static OUTBOX: Outbox = fuzz_outbox();
+        static OUTBOX: Outbox = crate::outbox::delivered_four();
     }
     let mut parts = bytes.splitn(3, |&byte| byte == 0);
     let mut part = || parts.next().unwrap_or_default();
@@ -341,26 +341,6 @@ pub(crate) fn fuzz(bytes: &[u8]) {
             }
         }
     });
-}
-
-/// An outbox in memory that has delivered four events.
-#[cfg(feature = "fuzzing")]
-fn fuzz_outbox() -> Outbox {
-    use crate::report::{Draft, EventId};
-
-    let database = redb::Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
-    let database = std::sync::Arc::new(database.expect("in memory"));
-    let outbox = Outbox::new(std::sync::Arc::clone(&database), "e".to_owned()).expect("in memory");
-    for film in ["a", "b", "c", "d"] {
-        let id = EventId::of_result(film, "model", "settings");
-        let body = br#"{"data":{}}"#.to_vec();
-        let draft = Draft { kind: EventKind::Result, id, acquired: SystemTime::UNIX_EPOCH, body };
-        let tx = database.begin_write().expect("in memory");
-        let sequence = outbox.append(&tx, &draft).expect("in memory");
-        tx.commit().expect("in memory");
-        outbox.acknowledge(EventKind::Result, sequence).expect("in memory");
-    }
-    outbox
 }
 
 #[cfg(test)]

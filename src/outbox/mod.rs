@@ -23,6 +23,8 @@
 //! [`QUARANTINE_LENGTH`] events.
 
 mod archive;
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
 mod quarantine;
 mod queue;
 mod record;
@@ -34,4 +36,4 @@ mod writes;
 pub use archive::{ArchiveLimits, ArchiveSize, Archived};
 pub use queue::{Head, Outbox, OutboxError, QUARANTINE_LENGTH};
 #[cfg(feature = "fuzzing")]
-pub(crate) use record::fuzz;
+pub(crate) use {fuzzing::delivered_four, record::fuzz};
