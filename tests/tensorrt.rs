@@ -35,6 +35,7 @@ use daemon::{Daemon, Home};
 use films::{Kind, film, sha256};
 use landmarkd::crash_point::ENGINE_MOMENTS;
 use mosquitto::Mosquitto;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use stand_in::{GOOD, StandIn};
 use witness::Witness;
@@ -292,6 +293,32 @@ async fn a_film_that_the_daemon_dies_of_on_the_gpu_is_read_by_the_processor_at_t
     let daemon = site.start(&stand_in.environment("", CUDA));
     site.says(3, "serving").await;
     assert_eq!(site.reads().await, "tensorrt", "it is tried again");
+    assert_eq!(daemon.stopped().code(), Some(0));
+}
+
+#[tokio::test]
+async fn after_a_crash_loop_the_gpu_is_left_alone() {
+    let Some(mut site) = Site::new("").await else { return };
+    let stand_in = StandIn::whole();
+    let environment = stand_in.environment("", CUDA);
+    for start in 1..=5 {
+        let daemon = site.start(&environment);
+        site.says(start, "serving").await;
+        daemon.signal(Signal::KILL);
+        assert_eq!(daemon.ended().signal(), Some(SIGKILL));
+    }
+    let daemon = site.start(&environment);
+    let status = site.says(6, "withheld").await;
+    let reason = status["accelerator"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("in safe mode the GPU is left alone"), "{reason}");
+    assert_eq!((&status["reasons"], &status["backend"]), (&json!(["safe_mode"]), &json!("tract-cpu")));
+    assert_eq!(site.reads().await, "tract-cpu");
+    assert_eq!(daemon.stopped().code(), Some(0));
+
+    // A clean end is the end of the loop.
+    let daemon = site.start(&environment);
+    site.says(7, "serving").await;
+    assert_eq!(site.reads().await, "tensorrt");
     assert_eq!(daemon.stopped().code(), Some(0));
 }
 

@@ -119,12 +119,12 @@ impl Accelerate {
     }
 
     fn run(self) {
+        if self.is_safe {
+            // The end of safe mode starts this anew.
+            let why = "the daemon ended again and again: in safe mode the GPU is left alone";
+            return self.tell(AcceleratorState::Withheld, Some(why.to_owned()));
+        }
         for again in 1..=TRIES {
-            if self.is_safe {
-                let why = "the daemon ended again and again: in safe mode the GPU is left alone";
-                self.visible.accelerator_failed(AcceleratorFault::SafeMode);
-                return self.tell(AcceleratorState::Failed, Some(why.to_owned()));
-            }
             if EngineCache::below(&self.state).mark().take() {
                 return self.unavailable(&TensorRtError::Died);
             }
@@ -234,7 +234,8 @@ impl Accelerate {
         let degraded = match state {
             AcceleratorState::Failed => true,
             AcceleratorState::Absent => self.settings.backend == Backend::TensorRt,
-            AcceleratorState::Preparing | AcceleratorState::Serving => false,
+            // Safe mode is a reason of its own.
+            AcceleratorState::Preparing | AcceleratorState::Serving | AcceleratorState::Withheld => false,
         };
         // Of a configuration that was replaced meanwhile nothing is told.
         if !self.shutdown.is_cancelled() {

@@ -211,6 +211,8 @@ labels! {
         Serving: state = "serving";
         /// It was given up.
         Failed: state = "failed";
+        /// It is left alone in safe mode.
+        Withheld: state = "withheld";
     }
 }
 
@@ -241,8 +243,6 @@ labels! {
         Differs: cause = "differs";
         /// It failed on a film while it served, or the daemon died meanwhile.
         Run: cause = "run";
-        /// The daemon is in safe mode.
-        SafeMode: cause = "safe_mode";
     }
 }
 

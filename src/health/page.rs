@@ -162,7 +162,10 @@ fn model(to: &mut String, model: Option<&ModelView>) -> fmt::Result {
     let value = format!("{} <small>{}</small>", Escaped(name), Escaped(version));
     let accelerator = match accelerator {
         Some(AcceleratorView { state: AcceleratorWord::Preparing, .. }) => " · the GPU is being prepared".to_owned(),
-        Some(AcceleratorView { state: AcceleratorWord::Absent | AcceleratorWord::Failed, reason: Some(reason) }) => {
+        Some(AcceleratorView {
+            state: AcceleratorWord::Absent | AcceleratorWord::Failed | AcceleratorWord::Withheld,
+            reason: Some(reason),
+        }) => {
             format!(" · not on the GPU: {}", Escaped(reason))
         }
         _ => String::new(),

@@ -72,6 +72,8 @@ pub enum AcceleratorState {
     Serving,
     /// It is there, and was given up.
     Failed,
+    /// It is left alone while the daemon is in safe mode, and not looked for (R36).
+    Withheld,
 }
 
 /// The state in one word.

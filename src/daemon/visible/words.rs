@@ -35,6 +35,7 @@ pub(super) fn accelerator(accelerator: &Accelerator) -> AcceleratorView {
         AcceleratorState::Preparing => AcceleratorWord::Preparing,
         AcceleratorState::Serving => AcceleratorWord::Serving,
         AcceleratorState::Failed => AcceleratorWord::Failed,
+        AcceleratorState::Withheld => AcceleratorWord::Withheld,
     };
     AcceleratorView { state, reason: accelerator.reason.clone() }
 }
