@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Builds landmarkd for the Jetson on any x86 Linux.
 #
-#   cross/build.sh [--glibc 2.31|2.35] [--arch arm64|amd64] [--features LIST] [--tensorrt-include DIR]
+#   cross/build.sh [--glibc 2.31|2.35] [--arch arm64|amd64] [--features LIST] [--tensorrt-include DIR | --no-tensorrt]
 #
 #   --glibc             the oldest glibc that it must run on: 2.31 (default; JetPack 5, 6 and 7) or 2.35 (6 and 7)
 #   --arch              arm64 (default), or amd64: the same for a PC
 #   --features          cargo features, separated by commas
-#   --tensorrt-include  the folder of NvInfer.h; turns the feature tensorrt on. Else TENSORRT_INCLUDE_DIR names it.
+#   --tensorrt-include  the folder of TensorRT's headers (NvInfer.h) in the place of those of 10.16 that are fetched; so
+#                       does TENSORRT_INCLUDE_DIR
+#   --no-tensorrt       without the feature tensorrt: the network runs on the processor alone
 #
 # The last line on standard output is the path of the program; everything else goes to standard error. Fails when the
 # program needs a newer glibc than promised.

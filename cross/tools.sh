@@ -7,6 +7,9 @@ tools=${LANDMARKD_CI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/landmarkd}/cross
 zig_version=0.17.0
 zigbuild_version=0.24.0
 cargo_deb_version=3.8.0
+# The package that carries NVIDIA's headers, and which of them.
+headers_package=trtx-sys@0.5.0
+headers_version=10.16
 # Orin's core.
 qemu_cpu=cortex-a78ae
 
@@ -35,14 +38,15 @@ quietly() {
   rm -f "$log"
 }
 
-# What the recipe is called with, from --glibc to --tensorrt-include, into $glibc, $architecture, $target, $features (for
-# cargo) and the environment; the comment at the head of the recipe is its help.
+# What the recipe is called with, from --glibc to --no-tensorrt, into $glibc, $architecture, $target, $features (for cargo)
+# and the environment; the comment at the head of the recipe is its help.
 options() {
   glibc=2.31 architecture=arm64 features=()
-  local list='' include=${TENSORRT_INCLUDE_DIR:-}
+  local list='' include=${TENSORRT_INCLUDE_DIR:-} tensorrt=yes
   while [ $# -gt 0 ]; do
     case $1 in
       -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;;
+      --no-tensorrt) tensorrt=no; shift; continue ;;
       --glibc | --arch | --features | --tensorrt-include) [ $# -gt 1 ] || die "$1 needs a value" ;;
       *) die "unknown argument $1; --help lists them" ;;
     esac
@@ -61,17 +65,38 @@ options() {
     *) die "--arch $architecture: arm64 or amd64" ;;
   esac
   # The shim is C++ against NVIDIA's headers; nothing of TensorRT is linked, it is opened when the daemon runs.
-  if [ -n "$include" ]; then
+  case ,$list, in *,tensorrt,*) tensorrt=yes ;; esac
+  if [ $tensorrt = yes ]; then
+    if [ -z "$include" ]; then
+      tensorrt_headers
+      include=$headers
+    fi
     [ -e "$include/NvInfer.h" ] || die "TensorRT's headers: there is no NvInfer.h in $include"
     TENSORRT_INCLUDE_DIR=$(cd "$include" && pwd)
     export TENSORRT_INCLUDE_DIR
     case ,$list, in *,tensorrt,*) ;; *) list=${list:+$list,}tensorrt ;; esac
   fi
-  if [[ ,$list, = *,tensorrt,* ]]; then
-    grep -q '^tensorrt *=' "$repository/Cargo.toml" || die "this version of landmarkd has no feature tensorrt"
-    [ -n "$include" ] || die "the feature tensorrt needs NVIDIA's headers: --tensorrt-include DIR or TENSORRT_INCLUDE_DIR"
-  fi
   [ -z "$list" ] || features=(--features "$list")
+}
+
+# NVIDIA's headers of TensorRT 10, in $headers: they are Apache-2.0, and cargo fetches and checks the package that has
+# them. Nothing of it is built. Every 10 from 10.3 on takes what is compiled against them: what the shim calls has its
+# place in all of them, and it tells the library the library's own version.
+tensorrt_headers() {
+  headers=$tools/tensorrt-$headers_version
+  if [ ! -e "$headers/NvInfer.h" ]; then
+    need cargo cargo
+    local fetched=$headers.fetched
+    say "fetching the headers of TensorRT $headers_version out of $headers_package from crates.io into $headers"
+    rm -rf "$headers" "$fetched"
+    mkdir -p "$fetched/src"
+    : > "$fetched/src/lib.rs"
+    printf '%s\n' '[package]' 'name = "headers"' 'version = "0.0.0"' 'edition = "2021"' '[workspace]' '[dependencies]' \
+      "${headers_package%@*} = \"=${headers_package#*@}\"" > "$fetched/Cargo.toml"
+    (cd "$fetched" && quietly cargo vendor --quiet vendor) || die "crates.io gave no $headers_package"
+    mv "$fetched/vendor/${headers_package%@*}/TensorRT-Headers/TRT-Enterprise-$headers_version" "$headers"
+    rm -rf "$fetched"
+  fi
 }
 
 # Where cargo puts what it builds for us.

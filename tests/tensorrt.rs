@@ -29,6 +29,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use bundles::files;
 use daemon::{Daemon, Home};
@@ -129,6 +130,18 @@ impl Site {
         format!("{}: {}", check["verdict"].as_str().expect("a word"), check["words"].as_str().expect("words"))
     }
 
+    /// What `doctor --gpu` says, for programs.
+    fn doctor_gpu(&self, environment: &[(&'static str, OsString)]) -> Value {
+        let looked = Command::new(PROGRAM)
+            .args(["doctor", "--gpu", "--json", "--runs", "3", "--config"])
+            .arg(self.home.config())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .output()
+            .expect("the program starts");
+        assert_eq!(looked.status.code(), Some(0), "{}", String::from_utf8_lossy(&looked.stderr));
+        serde_json::from_slice(&looked.stdout).expect("JSON")
+    }
+
     /// The plans in the cache.
     fn plans(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.home.state().join("engines")) else { return Vec::new() };
@@ -210,6 +223,16 @@ async fn an_engine_that_cannot_be_built_opened_or_trusted_is_told_and_the_proces
     for failure in [
         Failure::doing("crash", "", "signal 11 (memory fault)", "build"),
         Failure::doing("hang", "build_timeout_s = 1", "still being built after 1 s", "build"),
+        Failure {
+            // It has the plan by then, and hangs on it too.
+            doctor: "the loading of its engine has not ended after 1 s",
+            ..Failure::doing(
+                "stuck",
+                "answer_timeout_s = 1",
+                "the loading of its engine has not ended after 1 s",
+                "hang",
+            )
+        },
         Failure::doing("greedy", "build_memory_mib = 400", "400 are allowed, and was ended", "build"),
         Failure::doing("refuse", "", "TensorRT built no engine: no kernel for this layer", "build"),
         Failure::doing("full", "", "the GPU has no memory left: CUDA_ERROR_OUT_OF_MEMORY", "out_of_memory"),
@@ -265,6 +288,65 @@ async fn a_gpu_that_fails_on_a_film_loses_no_film() {
     assert!(reason.contains("the GPU has no memory left: CUDA_ERROR_OUT_OF_MEMORY"), "{reason}");
     assert_eq!((&status["reasons"], &status["backend"]), (&json!(["accelerator_failed"]), &json!("tract-cpu")));
     assert_eq!(site.faults("run"), 1);
+    assert_eq!(daemon.stopped().code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_doctor_measures_the_gpu_and_survives_one_that_fails_or_hangs() {
+    let Some(mut site) = Site::new("answer_timeout_s = 1").await else { return };
+    let stand_in = StandIn::whole();
+    let well = stand_in.environment("", CUDA);
+    let words = |report: &Value, name: &str| {
+        let checks = report["checks"].as_array().expect("a list");
+        let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {report}"));
+        check["words"].as_str().expect("words").to_owned()
+    };
+
+    // Without an engine of the daemon's one is built for the moment, and not kept.
+    let report = site.doctor_gpu(&well);
+    let facts = &report["facts"];
+    assert_eq!((&facts["state"], &facts["tensorrt_version"]), (&json!("ready"), &json!("TensorRT 10.3.0")));
+    assert_eq!((&facts["tensorrt"]["backend"], &facts["tensorrt"]["runs"]), (&json!("tensorrt"), &json!(3)));
+    assert_eq!((&facts["tract"]["backend"], &facts["tract"]["runs"]), (&json!("tract-cpu"), &json!(3)));
+    let most_px = facts["agreement"]["most_px"].as_f64().expect("a number");
+    assert!((0.0..=1.0).contains(&most_px), "{most_px}");
+    assert!(words(&report, "engine").contains("for this once"), "{report}");
+    assert!(site.plans().is_empty());
+
+    let daemon = site.start(&well);
+    site.says(1, "serving").await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+    assert!(words(&site.doctor_gpu(&well), "engine").contains("the daemon's"));
+
+    for (does, name, expected) in [
+        ("no_gpu", "engine", "no GPU: CUDA_ERROR_NO_DEVICE"),
+        ("stuck", "engine", "the loading of its engine has not ended after 1 s"),
+        ("memory", "tensorrt latency", "CUDA_ERROR_OUT_OF_MEMORY"),
+        ("differ", "agreement", "px apart"),
+    ] {
+        let report = site.doctor_gpu(&stand_in.environment(does, CUDA));
+        assert_eq!(report["facts"]["state"], "cpu", "{does}: {report}");
+        assert!(words(&report, name).contains(expected), "{does}: {report}");
+        assert_eq!(report["facts"]["tract"]["runs"], 3, "{does}");
+    }
+}
+
+#[tokio::test]
+async fn a_gpu_that_failed_is_tried_again_and_three_times_in_all() {
+    let Some(mut site) = Site::new("retry_s = 1").await else { return };
+    let stand_in = StandIn::whole();
+    let daemon = site.start(&stand_in.environment("memory", CUDA));
+    for failures in 1..=3 {
+        site.says(1, "serving").await;
+        assert_eq!([site.reads().await, site.reads().await], ["tensorrt", "tract-cpu"], "try {failures}");
+        site.says(1, "failed").await;
+        assert_eq!(site.faults("run"), failures);
+    }
+    // Long enough for a fourth.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((site.reads().await.as_str(), site.faults("run")), ("tract-cpu", 3));
+    let state = &site.witness.on("status").last().expect("heard")["accelerator"]["state"];
+    assert_eq!(state, "failed");
     assert_eq!(daemon.stopped().code(), Some(0));
 }
 

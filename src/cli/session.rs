@@ -163,6 +163,8 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             backend: Backend::Cpu,
             build_timeout: Duration::ZERO,
             build_memory_mib: 0,
+            answer_timeout: Duration::ZERO,
+            retry: Duration::ZERO,
         },
         mqtt: MqttSettings {
             host: "127.0.0.1".to_owned(),

@@ -53,7 +53,13 @@ impl Default for StateSection {
 
 impl Default for InferenceSection {
     fn default() -> Self {
-        Self { backend: Backend::Auto, build_timeout_s: 1800, build_memory_mib: 6144 }
+        Self {
+            backend: Backend::Auto,
+            build_timeout_s: 1800,
+            build_memory_mib: 6144,
+            answer_timeout_s: 300,
+            retry_s: 3600,
+        }
     }
 }
 

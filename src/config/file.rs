@@ -137,6 +137,10 @@ pub struct InferenceSection {
     pub build_timeout_s: u64,
     /// And how much memory.
     pub build_memory_mib: u64,
+    /// How long the GPU may take to load an engine and compute the golden film.
+    pub answer_timeout_s: u64,
+    /// After how long a GPU that failed is tried again.
+    pub retry_s: u64,
 }
 
 /// `inference.backend`

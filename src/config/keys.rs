@@ -106,6 +106,16 @@ pub(super) const KEYS: &[Key] = &[
         Allowed::Whole(64, 1_048_576, "MiB"),
         "6144 suits every device of 8 GiB and more",
     ),
+    key(
+        "inference.answer_timeout_s",
+        Allowed::Whole(1, 3_600, "seconds"),
+        "300 leaves time to load an engine on the slowest device",
+    ),
+    key(
+        "inference.retry_s",
+        Allowed::Whole(1, 604_800, "seconds"),
+        "3600 gives a hot or busy GPU time to come to itself",
+    ),
     key("mqtt.host", Allowed::Text("a host name or address, without scheme or port", is_host), "the port is mqtt.port"),
     key("mqtt.port", Allowed::Whole(1, 65_535, "(TCP port)"), "leave it out for 8883 with TLS and 1883 without"),
     key(

@@ -139,6 +139,10 @@ pub struct InferenceSettings {
     pub build_timeout: Duration,
     /// How much memory its process may take.
     pub build_memory_mib: u64,
+    /// How long the GPU may take to load an engine and compute the golden film.
+    pub answer_timeout: Duration,
+    /// After how long a GPU that failed is tried again.
+    pub retry: Duration,
 }
 
 /// The broker and how to reach it.

@@ -269,9 +269,14 @@ fn daemon_settings(section: &DaemonSection) -> DaemonSettings {
 }
 
 fn inference_settings(section: &InferenceSection) -> InferenceSettings {
-    let InferenceSection { backend, build_timeout_s, build_memory_mib } = section;
-    let build_timeout = Duration::from_secs(*build_timeout_s);
-    InferenceSettings { backend: *backend, build_timeout, build_memory_mib: *build_memory_mib }
+    let InferenceSection { backend, build_timeout_s, build_memory_mib, answer_timeout_s, retry_s } = section;
+    InferenceSettings {
+        backend: *backend,
+        build_timeout: Duration::from_secs(*build_timeout_s),
+        build_memory_mib: *build_memory_mib,
+        answer_timeout: Duration::from_secs(*answer_timeout_s),
+        retry: Duration::from_secs(*retry_s),
+    }
 }
 
 fn log_settings(section: &LogSection) -> LogSettings {

@@ -20,13 +20,13 @@ use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
 use super::visible::Visible;
-use crate::analysis::Golden;
+use crate::analysis::{AnalysisError, Golden};
 use crate::config::{Backend, InferenceSettings};
 use crate::geometry::{Frame, Point};
 use crate::health::AcceleratorFault;
 use crate::inference::tensorrt::{
-    self, Agreement, BuildLimits, EngineCache, Fault, Guarded, Handover, Key, TensorRt, TensorRtDetector,
-    TensorRtError, build_in_child,
+    self, Agreement, BuildLimits, EngineCache, Fault, Guarded, Handover, Key, Progress, TensorRt, TensorRtDetector,
+    TensorRtError, build_in_child, watched,
 };
 use crate::inference::{Detector, Localizer};
 use crate::model::{Bundle, OWN_PROGRAM};
@@ -34,15 +34,19 @@ use crate::report::{Accelerator, AcceleratorState};
 
 /// What the building of an engine must leave of the machine's memory, for the daemon beside it.
 const LEAVE_MIB: u64 = 256;
-/// A GPU that failed while it served is tried again after this..
-const AGAIN: Duration = Duration::from_secs(3600);
-/// .. and so often in all.
+/// A GPU that fails while it serves is tried so often in all.
 const TRIES: u32 = 3;
 
 /// What is needed for a GPU to take over from a bundle's network on the processor.
 pub(super) struct Candidate {
     handover: Handover,
     given_up: Receiver<String>,
+    exam: Exam,
+}
+
+/// A network, and the film on which a GPU has to show that it computes the same.
+#[derive(Clone)]
+struct Exam {
     /// The bundle's directory.
     model: PathBuf,
     network_sha256: String,
@@ -84,7 +88,7 @@ impl Candidate {
         let manifest = bundle.manifest();
         let network_sha256 = bundle.network_sha256().to_owned();
         let (frame, names) = (manifest.network.frame, manifest.landmarks.clone());
-        Self { handover, given_up, model, network_sha256, frame, names, golden, reference }
+        Self { handover, given_up, exam: Exam { model, network_sha256, frame, names, golden, reference } }
     }
 }
 
@@ -129,7 +133,7 @@ impl Accelerate {
                 return self.unavailable(&TensorRtError::Died);
             }
             self.tell(AcceleratorState::Preparing, None);
-            match self.prepare() {
+            match self.examined() {
                 Ok(detector) => {
                     self.candidate.handover.offer(detector);
                     self.tell(AcceleratorState::Serving, None);
@@ -141,76 +145,23 @@ impl Accelerate {
             let Ok(why) = self.candidate.given_up.recv() else { return };
             self.visible.accelerator_failed(AcceleratorFault::Run);
             self.tell(AcceleratorState::Failed, Some(why));
-            if again == TRIES || !self.rests(AGAIN) {
+            if again == TRIES || !self.rests(self.settings.retry) {
                 return;
             }
+            info!("the GPU that failed is tried again");
         }
     }
 
-    /// A detector that has proven itself.
-    fn prepare(&self) -> Result<Box<dyn Detector>, TensorRtError> {
-        let Candidate { network_sha256, frame, names, golden, reference, .. } = &self.candidate;
-        let tensorrt = TensorRt::open()?;
-        let (gpu, version) = (tensorrt.gpu(), tensorrt.version());
-        let key = tensorrt.key(network_sha256);
-        info!("{} with CUDA {} and {version}: engine {}", gpu.name, gpu.cuda_in_words(), key.digest());
-        let cache = EngineCache::below(&self.state);
-        let detector = match self.cached(&tensorrt, &cache, &key) {
-            Ok(Some(detector)) => detector,
-            Ok(None) => self.built(&tensorrt, &cache, &key)?,
-            Err(why) if self.is_worth_building(&why) => {
-                warn!("{why}; it is built anew");
-                self.visible.accelerator_failed(fault(&why));
-                cache.forget(&key)?;
-                self.built(&tensorrt, &cache, &key)?
-            }
-            Err(why) => return Err(why),
+    /// A detector that has proven itself. A driver that hangs keeps the thread that called it, and nothing else.
+    fn examined(&self) -> Result<Box<dyn Detector>, TensorRtError> {
+        let examiner = Examiner {
+            settings: self.settings.clone(),
+            state: self.state.clone(),
+            exam: self.candidate.exam.clone(),
+            visible: Arc::clone(&self.visible),
+            shutdown: self.shutdown.clone(),
         };
-        debug_assert_eq!(detector.frame(), *frame);
-        let mut localizer = Localizer::with_detector(Box::new(detector), names.clone());
-        let began = Instant::now();
-        let run = |error: crate::analysis::AnalysisError| TensorRtError::Native {
-            fault: Fault::Cuda,
-            reason: error.to_string(),
-        };
-        let found = golden.found(&mut localizer).map_err(run)?;
-        let Agreement { max_px, median_px } = Agreement::of(&found, reference).check()?;
-        info!(
-            "{version} computes from now on: the golden film in {:.0} ms, landmarks within {max_px:.3} px of the \
-             processor's, median {median_px:.3} px",
-            began.elapsed().as_secs_f64() * 1e3
-        );
-        Ok(localizer.into_detector())
-    }
-
-    fn cached(
-        &self,
-        tensorrt: &TensorRt,
-        cache: &EngineCache,
-        key: &Key,
-    ) -> Result<Option<TensorRtDetector>, TensorRtError> {
-        let Some((plan, _)) = cache.plan(key)? else { return Ok(None) };
-        tensorrt.detector(&plan, self.candidate.frame, self.candidate.names.len()).map(Some)
-    }
-
-    fn built(&self, tensorrt: &TensorRt, cache: &EngineCache, key: &Key) -> Result<TensorRtDetector, TensorRtError> {
-        info!("the engine is built now, which takes minutes; the processor computes meanwhile");
-        let InferenceSettings { build_timeout, build_memory_mib, .. } = self.settings;
-        let limits = BuildLimits { wall: build_timeout, memory_mib: build_memory_mib, leave_mib: LEAVE_MIB };
-        let is_stopped = || self.shutdown.is_cancelled();
-        let model = &self.candidate.model;
-        let built = build_in_child(Path::new(OWN_PROGRAM), model, &self.state, key, &limits, &is_stopped)?;
-        info!("the engine was built in {:.1} s, {} MiB", built.build_s, built.plan_bytes >> 20);
-        let missing = || TensorRtError::Build { reason: "it is not in the cache".to_owned() };
-        self.cached(tensorrt, cache, key)?.ok_or_else(missing)
-    }
-
-    /// Whether what is in the cache is only spoilt; what belongs to somebody else is left as it is.
-    const fn is_worth_building(&self, why: &TensorRtError) -> bool {
-        matches!(
-            why,
-            TensorRtError::Damaged { .. } | TensorRtError::Native { fault: Fault::Refused | Fault::Interface, .. }
-        )
+        watched(self.settings.answer_timeout, move |progress| examiner.prepare(progress))
     }
 
     /// Whether it is to go on after so long: not when the worker has ended meanwhile, which hangs up.
@@ -244,6 +195,89 @@ impl Accelerate {
     }
 }
 
+/// What calls the driver: on a thread that may never come back.
+struct Examiner {
+    settings: InferenceSettings,
+    state: PathBuf,
+    exam: Exam,
+    visible: Arc<Visible>,
+    shutdown: CancellationToken,
+}
+
+impl Examiner {
+    fn prepare(&self, progress: &Progress) -> Result<Box<dyn Detector>, TensorRtError> {
+        let Exam { network_sha256, frame, names, golden, reference, .. } = &self.exam;
+        let tensorrt = TensorRt::open()?;
+        let (gpu, version) = (tensorrt.gpu(), tensorrt.version());
+        let key = tensorrt.key(network_sha256);
+        info!("{} with CUDA {} and {version}: engine {}", gpu.name, gpu.cuda_in_words(), key.digest());
+        let cache = EngineCache::below(&self.state);
+        let detector = match self.cached(&tensorrt, &cache, &key, progress) {
+            Ok(Some(detector)) => detector,
+            Ok(None) => self.built(&tensorrt, &cache, &key, progress)?,
+            Err(why) if is_worth_building(&why) => {
+                warn!("{why}; it is built anew");
+                self.visible.accelerator_failed(fault(&why));
+                cache.forget(&key)?;
+                self.built(&tensorrt, &cache, &key, progress)?
+            }
+            Err(why) => return Err(why),
+        };
+        debug_assert_eq!(detector.frame(), *frame);
+        let mut localizer = Localizer::with_detector(Box::new(detector), names.clone());
+        progress.begins("the golden film");
+        let began = Instant::now();
+        let failed = |error: AnalysisError| TensorRtError::Native { fault: Fault::Cuda, reason: error.to_string() };
+        let found = golden.found(&mut localizer).map_err(failed)?;
+        let Agreement { max_px, median_px } = Agreement::of(&found, reference).check()?;
+        info!(
+            "{version} computes from now on: the golden film in {:.0} ms, landmarks within {max_px:.3} px of the \
+             processor's, median {median_px:.3} px",
+            began.elapsed().as_secs_f64() * 1e3
+        );
+        Ok(localizer.into_detector())
+    }
+
+    fn cached(
+        &self,
+        tensorrt: &TensorRt,
+        cache: &EngineCache,
+        key: &Key,
+        progress: &Progress,
+    ) -> Result<Option<TensorRtDetector>, TensorRtError> {
+        let Some((plan, _)) = cache.plan(key)? else { return Ok(None) };
+        progress.begins("the loading of its engine");
+        tensorrt.detector(&plan, self.exam.frame, self.exam.names.len()).map(Some)
+    }
+
+    fn built(
+        &self,
+        tensorrt: &TensorRt,
+        cache: &EngineCache,
+        key: &Key,
+        progress: &Progress,
+    ) -> Result<TensorRtDetector, TensorRtError> {
+        info!("the engine is built now, which takes minutes; the processor computes meanwhile");
+        let InferenceSettings { build_timeout, build_memory_mib, .. } = self.settings;
+        let limits = BuildLimits { wall: build_timeout, memory_mib: build_memory_mib, leave_mib: LEAVE_MIB };
+        let is_stopped = || self.shutdown.is_cancelled();
+        let model = &self.exam.model;
+        progress.leaves_alone("the building of its engine");
+        let built = build_in_child(Path::new(OWN_PROGRAM), model, &self.state, key, &limits, &is_stopped)?;
+        info!("the engine was built in {:.1} s, {} MiB", built.build_s, built.plan_bytes >> 20);
+        let missing = || TensorRtError::Build { reason: "it is not in the cache".to_owned() };
+        self.cached(tensorrt, cache, key, progress)?.ok_or_else(missing)
+    }
+}
+
+/// Whether what is in the cache is only spoilt; what belongs to somebody else is left as it is.
+const fn is_worth_building(why: &TensorRtError) -> bool {
+    matches!(
+        why,
+        TensorRtError::Damaged { .. } | TensorRtError::Native { fault: Fault::Refused | Fault::Interface, .. }
+    )
+}
+
 const fn fault(why: &TensorRtError) -> AcceleratorFault {
     match why {
         TensorRtError::NotBuilt => AcceleratorFault::NotBuilt,
@@ -260,5 +294,6 @@ const fn fault(why: &TensorRtError) -> AcceleratorFault {
         TensorRtError::Cache { .. } => AcceleratorFault::Cache,
         TensorRtError::Build { .. } | TensorRtError::Stopped => AcceleratorFault::Build,
         TensorRtError::Differs { .. } => AcceleratorFault::Differs,
+        TensorRtError::Hangs { .. } => AcceleratorFault::Hang,
     }
 }

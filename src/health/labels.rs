@@ -243,6 +243,8 @@ labels! {
         Differs: cause = "differs";
         /// It failed on a film while it served, or the daemon died meanwhile.
         Run: cause = "run";
+        /// It did not answer while it was prepared.
+        Hang: cause = "hang";
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn check(settings: &Settings, bundle: &Bundle) -> Check {
     if backend == Backend::Cpu {
         return Check::ok(NAME, "none is looked for, since inference.backend is \"cpu\"");
     }
-    judged(backend, examine(bundle, &settings.state.directory))
+    judged(backend, examine(bundle, &settings.state.directory, settings.inference.answer_timeout))
 }
 
 fn judged(backend: Backend, examined: Result<Examination, TensorRtError>) -> Check {

@@ -13,7 +13,7 @@ use crate::cli::bench::peak_rss;
 use crate::cli::{Exit, Failure, chain};
 use crate::config;
 use crate::geometry::Point;
-use crate::inference::tensorrt::{MAX_PX, MEDIAN_PX};
+use crate::inference::tensorrt::{Fault, MAX_PX, MEDIAN_PX, TensorRtError, watched};
 use crate::inference::{Localizer, SELF_TEST_TOLERANCE_PX};
 use crate::landmark::Landmark;
 use crate::model::Bundle;
@@ -188,7 +188,8 @@ fn networks(question: &Question<'_>, root: &Root, checks: &mut Vec<Check>, facts
         Err(words) => return broken(checks, words),
     };
     let (loaded, loading) = timed(|| Localizer::new(&bundle));
-    let tract = loaded.map_err(|e| chain(&e)).and_then(|mut tract| measure(&mut tract, &film, question.runs, root));
+    let tract =
+        loaded.map_err(|e| chain(&e)).and_then(|mut tract| measure(&mut tract, &film, question.runs, root, || {}));
     let Runs { landmarks, facts: ran } = match tract {
         Ok(runs) => runs,
         Err(words) => return broken(checks, words),
@@ -228,13 +229,19 @@ fn accelerated(
     checks: &mut Vec<Check>,
     facts: &mut Facts,
 ) -> Served {
-    let Ready { version, build_s, is_kept, mut localizer } = ready;
+    let Ready { version, build_s, is_kept, patience, mut localizer } = ready;
     let whose = if is_kept { "the daemon's" } else { "for this once" };
     checks.push(Check::ok("engine", format!("built in {build_s:.1} s by {version}, {whose}")));
     (facts.tensorrt_version, facts.engine_build_s) = (Some(version), Some(build_s));
-    let Runs { landmarks, facts: ran } = match measure(&mut localizer, film, runs, root) {
+    let (film, root) = (film.clone(), root.clone());
+    let measured = watched(patience, move |progress| {
+        let measured = measure(&mut localizer, &film, runs, &root, || progress.begins("the golden film"));
+        measured.map_err(|reason| TensorRtError::Native { fault: Fault::Cuda, reason })
+    });
+    let Runs { landmarks, facts: ran } = match measured {
         Ok(ran) => ran,
         Err(why) => {
+            let why = why.to_string();
             let remedy = "the network runs on the CPU meanwhile; landmarkd diag makes an archive for whoever helps";
             checks.push(Check::warn("tensorrt latency", why.clone(), remedy));
             return Served::Cpu(why);

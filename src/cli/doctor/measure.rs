@@ -53,11 +53,17 @@ pub(super) struct Load {
     sum_mw: (u64, u64),
 }
 
-/// Localizes the film `runs` times.
+/// Localizes the film `runs` times, and says before each that it begins.
 ///
 /// # Errors
 /// The network's own words.
-pub(super) fn measure(localizer: &mut Localizer, film: &Radiograph, runs: u16, root: &Root) -> Result<Runs, String> {
+pub(super) fn measure(
+    localizer: &mut Localizer,
+    film: &Radiograph,
+    runs: u16,
+    root: &Root,
+    begins: impl Fn(),
+) -> Result<Runs, String> {
     let (stop, stopped) = channel::<()>();
     thread::scope(|scope| {
         let watch = thread::Builder::new().spawn_scoped(scope, move || {
@@ -69,7 +75,7 @@ pub(super) fn measure(localizer: &mut Localizer, film: &Radiograph, runs: u16, r
                 }
             }
         });
-        let ran = run(localizer, film, runs);
+        let ran = run(localizer, film, runs, begins);
         drop(stop);
         // Without the thread nothing is known of the machine meanwhile.
         let machine = watch.ok().and_then(|watch| watch.join().ok()).unwrap_or_default();
@@ -79,10 +85,17 @@ pub(super) fn measure(localizer: &mut Localizer, film: &Radiograph, runs: u16, r
     })
 }
 
-fn run(localizer: &mut Localizer, film: &Radiograph, runs: u16) -> Result<(Vec<Landmark>, Vec<f64>), String> {
+fn run(
+    localizer: &mut Localizer,
+    film: &Radiograph,
+    runs: u16,
+    begins: impl Fn(),
+) -> Result<(Vec<Landmark>, Vec<f64>), String> {
+    begins();
     let mut landmarks = localizer.localize(film).map_err(|e| e.to_string())?.landmarks;
     let mut times_ms = Vec::new();
     for _ in 0..runs {
+        begins();
         let found = localizer.localize(film).map_err(|e| e.to_string())?;
         times_ms.push(found.inference_time.as_secs_f64() * 1e3);
         landmarks = found.landmarks;

@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use crate::config::Settings;
 use crate::inference::Localizer;
-use crate::inference::tensorrt::{BuildLimits, EngineCache, Key, Note, TensorRt, TensorRtError, build_in_child};
+use crate::inference::tensorrt::{
+    BuildLimits, EngineCache, Key, Note, TensorRt, TensorRtError, build_in_child, watched,
+};
 use crate::model::{Bundle, OWN_PROGRAM};
 
+/// Where no configuration says how long the GPU may take to answer.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Where no configuration says what the building of an engine may take.
 const LIMITS: BuildLimits = BuildLimits { wall: Duration::from_secs(1800), memory_mib: 6144, leave_mib: 256 };
 
@@ -22,6 +26,8 @@ pub(super) struct Ready {
     pub(super) build_s: f64,
     /// Whether the engine is the one that the daemon keeps.
     pub(super) is_kept: bool,
+    /// How long one answer of the GPU may take.
+    pub(super) patience: Duration,
     /// The network on it, in the bundle's order of landmarks.
     pub(super) localizer: Localizer,
 }
@@ -32,23 +38,34 @@ pub(super) struct Ready {
 /// # Errors
 /// In words, why the network does not run on it; they follow "because".
 pub(super) fn ready(bundle: &Bundle, directory: &Path, settings: Option<&Settings>) -> Result<Ready, String> {
-    let tensorrt = TensorRt::open().map_err(words)?;
-    let key = tensorrt.key(bundle.network_sha256());
-    let kept = settings.and_then(|settings| EngineCache::below(&settings.state.directory).plan(&key).ok().flatten());
-    let is_kept = kept.is_some();
-    let (plan, note) = match kept {
-        Some(kept) => kept,
-        None => built(directory, &key, settings)?,
-    };
-    let names = bundle.manifest().landmarks.clone();
-    let detector = tensorrt.detector(&plan, bundle.manifest().network.frame, names.len()).map_err(words)?;
-    let localizer = Localizer::with_detector(Box::new(detector), names);
-    Ok(Ready { version: tensorrt.version(), build_s: note.build_s, is_kept, localizer })
+    let patience = settings.map_or(PATIENCE, |settings| settings.inference.answer_timeout);
+    let (bundle, directory, settings) = (bundle.clone(), directory.to_owned(), settings.cloned());
+    let found = watched(patience, move |progress| {
+        let tensorrt = TensorRt::open()?;
+        let key = tensorrt.key(bundle.network_sha256());
+        let cache = settings.as_ref().map(|settings| EngineCache::below(&settings.state.directory));
+        let kept = cache.and_then(|cache| cache.plan(&key).ok().flatten());
+        let is_kept = kept.is_some();
+        let (plan, note) = match kept {
+            Some(kept) => kept,
+            None => {
+                progress.leaves_alone("the building of its engine");
+                built(&directory, &key, settings.as_ref())?
+            }
+        };
+        progress.begins("the loading of its engine");
+        let names = bundle.manifest().landmarks.clone();
+        let detector = tensorrt.detector(&plan, bundle.manifest().network.frame, names.len())?;
+        let localizer = Localizer::with_detector(Box::new(detector), names);
+        Ok(Ready { version: tensorrt.version(), build_s: note.build_s, is_kept, patience, localizer })
+    });
+    found.map_err(|error| error.to_string())
 }
 
 /// An engine in a folder of its own, which is gone when this returns.
-fn built(directory: &Path, key: &Key, settings: Option<&Settings>) -> Result<(Vec<u8>, Note), String> {
-    let folder = Folder::make().map_err(|error| format!("there is no folder to build its engine in: {error}"))?;
+fn built(directory: &Path, key: &Key, settings: Option<&Settings>) -> Result<(Vec<u8>, Note), TensorRtError> {
+    let failed = |reason: String| TensorRtError::Build { reason };
+    let folder = Folder::make().map_err(|error| failed(format!("there is no folder to build it in: {error}")))?;
     let limits = settings.map_or(LIMITS, |settings| BuildLimits {
         wall: settings.inference.build_timeout,
         memory_mib: settings.inference.build_memory_mib,
@@ -56,13 +73,8 @@ fn built(directory: &Path, key: &Key, settings: Option<&Settings>) -> Result<(Ve
     });
     // Nobody minds if it cannot be said.
     let _ = writeln!(io::stderr(), "no engine of the daemon's can be used: one is built, which takes minutes");
-    build_in_child(Path::new(OWN_PROGRAM), directory, &folder.0, key, &limits, &|| false).map_err(words)?;
-    let kept = EngineCache::below(&folder.0).plan(key).map_err(words)?;
-    kept.ok_or_else(|| "the engine that was built is gone".to_owned())
-}
-
-fn words(error: TensorRtError) -> String {
-    error.to_string()
+    build_in_child(Path::new(OWN_PROGRAM), directory, &folder.0, key, &limits, &|| false)?;
+    EngineCache::below(&folder.0).plan(key)?.ok_or_else(|| failed("the engine that was built is gone".to_owned()))
 }
 
 struct Folder(PathBuf);

@@ -80,6 +80,14 @@ pub enum TensorRtError {
     /// The process died while the GPU computed a film.
     #[error("the daemon died while the GPU computed a film: it is left alone until the next start")]
     Died,
+    /// A call of the driver or of TensorRT has not come back.
+    #[error("the GPU does not answer: {what} has not ended after {seconds} s")]
+    Hangs {
+        /// Which call.
+        what: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// Nobody waits for it any more.
     #[error("stopped")]
     Stopped,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Agreement, EngineCache, Gpu, TensorRt, TensorRtError};
+use super::{Agreement, EngineCache, Gpu, Progress, TensorRt, TensorRtError, watched};
 use crate::inference::{InferenceError, Localizer};
 use crate::model::Bundle;
 
@@ -55,16 +55,21 @@ pub struct Comparison {
 
 /// Looks at TensorRT, the GPU and the engine for `bundle` in the cache of `state`; nothing is built.
 ///
-/// Takes a few seconds: the network is loaded and run on both.
+/// Takes a few seconds: the network is loaded and run on both. A GPU that does not answer within `patience` is given up.
 ///
 /// # Errors
 /// When TensorRT or the GPU is not there, or not one that can be used.
-pub fn examine(bundle: &Bundle, state: &Path) -> Result<Examination, TensorRtError> {
+pub fn examine(bundle: &Bundle, state: &Path, patience: Duration) -> Result<Examination, TensorRtError> {
+    let (bundle, state) = (bundle.clone(), state.to_owned());
+    watched(patience, move |progress| look(&bundle, &state, progress))
+}
+
+fn look(bundle: &Bundle, state: &Path, progress: &Progress) -> Result<Examination, TensorRtError> {
     let tensorrt = TensorRt::open()?;
     let key = tensorrt.key(bundle.network_sha256());
     let state = match EngineCache::below(state).plan(&key) {
         Ok(None) => EngineState::Missing,
-        Ok(Some((plan, note))) => match compare(&tensorrt, bundle, &plan) {
+        Ok(Some((plan, note))) => match compare(&tensorrt, bundle, &plan, progress) {
             Ok(comparison) => EngineState::Ready { build_s: note.build_s, plan_bytes: note.plan_bytes, comparison },
             Err(error) => EngineState::Unusable(error),
         },
@@ -73,17 +78,25 @@ pub fn examine(bundle: &Bundle, state: &Path) -> Result<Examination, TensorRtErr
     Ok(Examination { tensorrt: tensorrt.version(), gpu: tensorrt.gpu().clone(), engine: key.digest(), state })
 }
 
-fn compare(tensorrt: &TensorRt, bundle: &Bundle, plan: &[u8]) -> Result<Comparison, TensorRtError> {
+fn compare(
+    tensorrt: &TensorRt,
+    bundle: &Bundle,
+    plan: &[u8],
+    progress: &Progress,
+) -> Result<Comparison, TensorRtError> {
     let network = &bundle.manifest().network;
     let names = bundle.manifest().landmarks.clone();
+    progress.begins("the loading of its engine");
     let detector = tensorrt.detector(plan, network.frame, names.len())?;
     let mut gpu = Localizer::with_detector(Box::new(detector), names);
+    progress.leaves_alone("the loading of the network on the processor");
     let failed = |error: InferenceError| TensorRtError::Build { reason: error.to_string() };
     let mut processor = Localizer::new(bundle).map_err(failed)?;
     let median = |localizer: &mut Localizer, runs: usize| {
         let mut times = Vec::new();
         let mut found = Vec::new();
         for _ in 0..runs {
+            progress.begins("the golden film");
             let began = Instant::now();
             let golden = localizer.golden(bundle)?;
             times.push(golden.inference_time.min(began.elapsed()));

@@ -24,6 +24,7 @@ mod key;
 mod mixed;
 mod native;
 mod version;
+mod watched;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -36,6 +37,7 @@ pub use examine::{Comparison, EngineState, Examination, examine};
 pub use guarded::{Fallback, Guarded, Handover, Mark};
 pub use key::{Gpu, Key};
 pub use mixed::mixed_precision;
+pub use watched::{Progress, watched};
 
 use crate::geometry::Frame;
 use native::Native;

@@ -18,7 +18,7 @@ use super::version::Headers;
 use crate::geometry::Size;
 
 /// Of `shim.h`; a change of what the shim builds raises it, and so rebuilds engines.
-pub(super) const SHIM_REVISION: i32 = 1;
+pub(super) const SHIM_REVISION: i32 = 2;
 
 const DRIVER: &str = "libcuda.so.1";
 /// In the order of `shim.h`.
@@ -185,15 +185,16 @@ impl Native {
         functions.resize(DRIVER_FUNCTIONS.len(), null_mut());
         let (name, parser_name) = headers.libraries();
         let tensorrt = library(name).map_err(|error| headers.older_instead(error))?;
-        let version = address(tensorrt, name, VERSION)?;
+        let get_version = address(tensorrt, name, VERSION)?;
         // SAFETY: since TensorRT 5 it is `int32_t getInferLibVersion() noexcept`; nothing else of the library has been
         // called before, and this says whether anything may be.
-        let version = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(version)() };
+        let version = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(get_version)() };
         headers.takes(version)?;
         let parser = library(parser_name)?;
         functions.push(address(tensorrt, name, BUILDER)?);
         functions.push(address(tensorrt, name, RUNTIME)?);
         functions.push(address(parser, parser_name, PARSER)?);
+        functions.push(get_version);
         static LOGGING: Once = Once::new();
         // SAFETY: `log` may be called from any thread, for ever.
         LOGGING.call_once(|| unsafe { (face.log_to)(log) });

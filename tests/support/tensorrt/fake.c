@@ -32,7 +32,8 @@ void lm_log_to(lm_log log) { tell = log; }
 
 int32_t lm_describe(void *const *functions, lm_device *device, lm_words words) {
     const char *cuda = getenv("FAKE_CUDA");
-    if (functions[LM_CU_INIT] == NULL || functions[LM_CREATE_ONNX_PARSER] == NULL) abort();
+    int32_t (*version)(void) = (int32_t (*)(void))functions[LM_GET_INFER_LIB_VERSION];
+    if (functions[LM_CU_INIT] == NULL || functions[LM_CREATE_ONNX_PARSER] == NULL || version() != 100300) abort();
     if (told("no_gpu")) return refuse(words, LM_NO_GPU, "CUDA_ERROR_NO_DEVICE");
     strcpy(device->name, "Stand-in");
     device->capability_major = 8;
@@ -71,6 +72,9 @@ int32_t lm_open(void *const *functions, const void *plan, size_t bytes, const lm
         return refuse(words, LM_REFUSED, "TensorRT does not take the engine's plan");
     }
     if (interface->landmarks != 2) return refuse(words, LM_INTERFACE, "coordinates");
+    if (told("stuck")) {
+        for (;;) pause();
+    }
     if (told("full")) return refuse(words, LM_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
     *engine = calloc(1, sizeof **engine);
     (*engine)->pixels = interface->width * interface->height;

@@ -39,6 +39,12 @@ T *sound(T *pointer) {
     return reinterpret_cast<uintptr_t>(pointer) < kLOWEST_POINTER ? nullptr : pointer;
 }
 
+// What the factories are told: the library's own version. The headers may be of a later minor version than the library,
+// and what is called here is in all of them at the same place; a library that compares would refuse the headers' number.
+int32_t version_of(void *const *functions) {
+    return at<int32_t()>(functions, LM_GET_INFER_LIB_VERSION)();
+}
+
 void say(lm_words words, const char *text) {
     if (words.room == 0) return;
     std::strncpy(words.text, text, words.room - 1);
@@ -162,7 +168,7 @@ extern "C" int32_t lm_build(
         if (!driver.call(LM_CU_INIT, 0u)) return driver.failed(words, LM_NO_GPU);
     }
     auto create = at<void *(void *, int32_t)>(functions, LM_CREATE_INFER_BUILDER);
-    Owned<nvinfer1::IBuilder> builder(static_cast<nvinfer1::IBuilder *>(create(&g_logger, NV_TENSORRT_VERSION)));
+    Owned<nvinfer1::IBuilder> builder(static_cast<nvinfer1::IBuilder *>(create(&g_logger, version_of(functions))));
     if (!builder) return refuse(words, LM_REFUSED, "TensorRT gives no builder");
     auto const typed = 1u << static_cast<uint32_t>(nvinfer1::NetworkDefinitionCreationFlag::kSTRONGLY_TYPED);
     Owned<nvinfer1::INetworkDefinition> network(builder->createNetworkV2(typed));
@@ -208,7 +214,7 @@ extern "C" int32_t lm_open(void *const *functions, const void *plan, size_t byte
         return end;
     }
     auto create = at<void *(void *, int32_t)>(functions, LM_CREATE_INFER_RUNTIME);
-    made->runtime = sound(static_cast<nvinfer1::IRuntime *>(create(&g_logger, NV_TENSORRT_VERSION)));
+    made->runtime = sound(static_cast<nvinfer1::IRuntime *>(create(&g_logger, version_of(functions))));
     if (made->runtime == nullptr) return give_up(LM_REFUSED, "TensorRT gives no runtime");
     made->engine = sound(made->runtime->deserializeCudaEngine(plan, bytes));
     if (made->engine == nullptr) return give_up(LM_REFUSED, "TensorRT does not take the engine's plan");

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LANDMARKD_SHIM_REVISION 1
+#define LANDMARKD_SHIM_REVISION 2
 
 /* Where a function of the libraries stands in the list. */
 enum {
@@ -33,6 +33,7 @@ enum {
     LM_CREATE_INFER_BUILDER,
     LM_CREATE_INFER_RUNTIME,
     LM_CREATE_ONNX_PARSER,
+    LM_GET_INFER_LIB_VERSION,
     LM_FUNCTIONS
 };
 
