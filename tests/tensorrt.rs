@@ -27,7 +27,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -520,28 +520,37 @@ fn a_building_that_is_killed_leaves_no_half_engine() {
 /// libraries lie in the directory that `LANDMARKD_TEST_TENSORRT_RTX` names.
 #[cfg(feature = "tensorrt")]
 #[test]
-fn the_real_parser_and_builder_take_the_shipped_network() {
+fn the_real_parser_and_builder_take_every_shipped_network() {
     let Some(libraries) = std::env::var_os("LANDMARKD_TEST_TENSORRT_RTX") else {
         assert!(std::env::var_os("CI").is_none(), "LANDMARKD_TEST_TENSORRT_RTX names no directory");
         println!("skipped: LANDMARKD_TEST_TENSORRT_RTX names no directory");
         return;
     };
-    let checked = Command::new(PROGRAM)
-        .args(["engine", "check", "--json"])
-        .arg(bundle::directory())
-        .env("LD_LIBRARY_PATH", libraries)
-        .env_remove("LANDMARKD_TENSORRT_SHIM")
-        .output()
-        .expect("the program starts");
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    let checked: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
-    println!("{checked}");
-    assert!(checked["tensorrt"].as_str().is_some_and(|name| name.starts_with("TensorRT-RTX 1.")));
-    let bytes = |place: usize| checked["engines"][place]["plan_bytes"].as_u64().expect("a number");
-    assert_eq!(
-        (&checked["engines"][0]["precision"], &checked["engines"][1]["precision"]),
-        (&json!("mixed"), &json!("f32"))
-    );
-    // Half the bytes a weight is what mixed precision is for.
-    assert!(bytes(0) > 1 << 20 && bytes(0) * 3 < bytes(1) * 2, "{checked}");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let bundles: Vec<PathBuf> = fs::read_dir(shipped)
+        .expect("ours")
+        .map(|entry| entry.expect("ours").path())
+        .filter(|path| path.is_dir())
+        .collect();
+    assert!(bundles.contains(&bundle::directory()));
+    for bundle in bundles {
+        let checked = Command::new(PROGRAM)
+            .args(["engine", "check", "--json"])
+            .arg(&bundle)
+            .env("LD_LIBRARY_PATH", &libraries)
+            .env_remove("LANDMARKD_TENSORRT_SHIM")
+            .output()
+            .expect("the program starts");
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        let checked: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
+        println!("{}: {checked}", bundle.display());
+        assert!(checked["tensorrt"].as_str().is_some_and(|name| name.starts_with("TensorRT-RTX 1.")));
+        let bytes = |place: usize| checked["engines"][place]["plan_bytes"].as_u64().expect("a number");
+        assert_eq!(
+            (&checked["engines"][0]["precision"], &checked["engines"][1]["precision"]),
+            (&json!("mixed"), &json!("f32"))
+        );
+        // Half the bytes a weight is what mixed precision is for.
+        assert!(bytes(0) > 1 << 20 && bytes(0) * 3 < bytes(1) * 2, "{checked}");
+    }
 }
