@@ -27,7 +27,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -310,13 +310,25 @@ async fn the_doctor_measures_the_gpu_and_survives_one_that_fails_or_hangs() {
     assert_eq!((&facts["tract"]["backend"], &facts["tract"]["runs"]), (&json!("tract-cpu"), &json!(3)));
     let most_px = facts["agreement"]["most_px"].as_f64().expect("a number");
     assert!((0.0..=1.0).contains(&most_px), "{most_px}");
-    assert!(words(&report, "engine").contains("for this once"), "{report}");
+    assert!(words(&report, "engine").contains("for this once (the daemon has none yet)"), "{report}");
     assert!(site.plans().is_empty());
 
     let daemon = site.start(&well);
     site.says(1, "serving").await;
     assert_eq!(daemon.stopped().code(), Some(0));
     assert!(words(&site.doctor_gpu(&well), "engine").contains("the daemon's"));
+
+    // What it could do is not what the daemon does.
+    let unwanted = [well.clone(), vec![("LANDMARKD_INFERENCE__BACKEND", "cpu".into())]].concat();
+    assert_eq!(site.doctor_gpu(&unwanted)["facts"]["state"], "cpu");
+    // Not root's to load, though root may read it.
+    let plan = site.plans().pop().expect("one");
+    if chown(&plan, Some(12_345), None).is_ok() {
+        assert!(words(&site.doctor_gpu(&well), "engine").contains("sudo -u landmarkd"));
+        chown(&plan, Some(0), None).expect("root");
+    } else {
+        println!("skipped: only root gives files away");
+    }
 
     for (does, name, expected) in [
         ("no_gpu", "engine", "no GPU: CUDA_ERROR_NO_DEVICE"),
@@ -364,7 +376,7 @@ async fn a_film_that_the_daemon_dies_of_on_the_gpu_is_read_by_the_processor_at_t
     let daemon = site.start(&environment);
     let status = site.says(2, "failed").await;
     let reason = status["accelerator"]["reason"].as_str().expect("a reason");
-    assert!(reason.contains("the daemon died while the GPU computed a film"), "{reason}");
+    assert!(reason.contains("the daemon died while the GPU was opened or computed a film"), "{reason}");
     let id = sha256(&deadly);
     site.witness.result_of(&id).await;
     let backends: Vec<&Value> = site.witness.results_of(&id).map(|event| &event["data"]["model"]["backend"]).collect();
@@ -376,6 +388,67 @@ async fn a_film_that_the_daemon_dies_of_on_the_gpu_is_read_by_the_processor_at_t
     site.says(3, "serving").await;
     assert_eq!(site.reads().await, "tensorrt", "it is tried again");
     assert_eq!(daemon.stopped().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_gpu_that_the_daemon_dies_of_while_it_is_opened_is_left_alone_at_the_next_start() {
+    let Some(mut site) = Site::new("").await else { return };
+    let stand_in = StandIn::whole();
+    let environment = stand_in.environment("die_open", CUDA);
+    assert_eq!(site.start(&environment).ended().signal(), Some(SIGSEGV));
+    let daemon = site.start(&environment);
+    let status = site.says(2, "failed").await;
+    let reason = status["accelerator"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("the daemon died while the GPU was opened"), "{reason}");
+    assert_eq!(site.reads().await, "tract-cpu");
+    assert_eq!(daemon.stopped().code(), Some(0));
+
+    // A stop while it is opened is no death.
+    let mut daemon = site.start(&stand_in.environment("stuck", CUDA));
+    site.says(3, "preparing").await;
+    daemon.until_said("engine");
+    assert_eq!(daemon.stopped().code(), Some(0));
+    let daemon = site.start(&stand_in.environment("", CUDA));
+    site.says(4, "serving").await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_gpu_whose_driver_comes_up_after_the_daemon_serves() {
+    let Some(mut site) = Site::new("").await else { return };
+    let stand_in = StandIn::bare();
+    let daemon = site.start(&stand_in.environment("", CUDA));
+    site.says(1, "absent").await;
+    assert_eq!(site.reads().await, "tract-cpu");
+    let _whole = stand_in.driver().tensorrt("libnvinfer.so.10", &[GOOD]).parser();
+    site.says(1, "serving").await;
+    assert_eq!(site.reads().await, "tensorrt");
+    assert_eq!((site.faults("libraries"), daemon.stopped().code()), (1, Some(0)));
+}
+
+#[tokio::test]
+async fn a_jetson_whose_gpu_is_missing_or_broken_says_so_loudly() {
+    let jetson = tempfile::tempdir().expect("a temporary folder");
+    fs::create_dir(jetson.path().join("etc")).expect("ours");
+    fs::write(jetson.path().join("etc/nv_tegra_release"), "# R36 (release), REVISION: 4.3, GCID: 38968081\n")
+        .expect("ours");
+    for (stand_in, does, state) in [
+        (StandIn::bare(), "", "absent"),
+        (StandIn::whole(), "no_gpu", "absent"),
+        (StandIn::whole(), "broken", "failed"),
+    ] {
+        let Some(mut site) = Site::new("").await else { return };
+        let machine = vec![("LANDMARKD_MACHINE_ROOT", jetson.path().into())];
+        let daemon = site.start(&[stand_in.environment(does, CUDA), machine].concat());
+        let status = site.says(1, state).await;
+        assert_eq!(
+            (&status["state"], &status["reasons"]),
+            (&json!("degraded"), &json!(["accelerator_failed"])),
+            "{does}"
+        );
+        assert_eq!(site.reads().await, "tract-cpu");
+        assert_eq!(daemon.stopped().code(), Some(0));
+    }
 }
 
 #[tokio::test]
@@ -526,7 +599,7 @@ fn the_real_parser_and_builder_take_every_shipped_network() {
         println!("skipped: LANDMARKD_TEST_TENSORRT_RTX names no directory");
         return;
     };
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models");
     let bundles: Vec<PathBuf> = fs::read_dir(shipped)
         .expect("ours")
         .map(|entry| entry.expect("ours").path())

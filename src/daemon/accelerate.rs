@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::condition::ConditionBoard;
@@ -25,16 +25,21 @@ use crate::config::{Backend, InferenceSettings};
 use crate::geometry::{Frame, Point};
 use crate::health::AcceleratorFault;
 use crate::inference::tensorrt::{
-    self, Agreement, BuildLimits, EngineCache, Fault, Guarded, Handover, Key, Progress, TensorRt, TensorRtDetector,
-    TensorRtError, build_in_child, watched,
+    self, Agreement, BuildLimits, EngineCache, Fault, Guarded, Handover, Key, Mark, Progress, TensorRt,
+    TensorRtDetector, TensorRtError, build_in_child, watched,
 };
 use crate::inference::{Detector, Localizer};
 use crate::model::{Bundle, OWN_PROGRAM};
 use crate::report::{Accelerator, AcceleratorState};
+use crate::telemetry::{Board, Root};
 
 /// What the building of an engine must leave of the machine's memory, for the daemon beside it.
 const LEAVE_MIB: u64 = 256;
-/// A GPU that fails while it serves is tried so often in all.
+/// A driver may come up after the daemon: a GPU that is not found is looked for again after these, and then as one that
+/// failed.
+const LATE: [Duration; 4] =
+    [Duration::from_secs(10), Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(300)];
+/// A GPU that fails is tried so often in all.
 const TRIES: u32 = 3;
 
 /// What is needed for a GPU to take over from a bundle's network on the processor.
@@ -109,9 +114,9 @@ pub(super) struct Accelerate {
 
 impl Accelerate {
     /// Begins, unless only the processor is wanted; ends soon after what is returned is dropped.
-    pub(super) fn start(self) -> DropGuard {
+    pub(super) fn start(self) -> Accelerating {
         let stop = self.shutdown.child_token();
-        let guard = stop.clone().drop_guard();
+        let accelerating = Accelerating { stop: stop.clone(), mark: EngineCache::below(&self.state).mark() };
         if self.settings.backend != Backend::Cpu {
             let this = Self { shutdown: stop, ..self };
             let started = std::thread::Builder::new().name("accelerator".into()).spawn(move || this.run());
@@ -119,7 +124,7 @@ impl Accelerate {
                 error!("no GPU, since there is no thread for it: {why}");
             }
         }
-        guard
+        accelerating
     }
 
     fn run(self) {
@@ -128,28 +133,55 @@ impl Accelerate {
             let why = "the daemon ended again and again: in safe mode the GPU is left alone";
             return self.tell(AcceleratorState::Withheld, Some(why.to_owned()));
         }
-        for again in 1..=TRIES {
-            if EngineCache::below(&self.state).mark().take() {
-                return self.unavailable(&TensorRtError::Died);
-            }
-            self.tell(AcceleratorState::Preparing, None);
-            match self.examined() {
+        if EngineCache::below(&self.state).mark().take() {
+            let why = TensorRtError::Died;
+            return self.unavailable(&why, self.state_of(&why, false));
+        }
+        self.tell(AcceleratorState::Preparing, None);
+        let (mut has_served, mut failures) = (false, 0);
+        let mut late = LATE.into_iter();
+        let mut told = None;
+        loop {
+            let pause = match self.examined() {
                 Ok(detector) => {
                     self.candidate.handover.offer(detector);
                     self.tell(AcceleratorState::Serving, None);
+                    (has_served, told) = (true, None);
+                    // The worker ends with the daemon or its settings, and hangs up then.
+                    let Ok(why) = self.candidate.given_up.recv() else { return };
+                    self.visible.accelerator_failed(AcceleratorFault::Run);
+                    self.tell(AcceleratorState::Failed, Some(why));
+                    failures += 1;
+                    self.settings.retry
                 }
                 Err(TensorRtError::Stopped) => return,
-                Err(why) => return self.unavailable(&why),
-            }
-            // The worker ends with the daemon or its settings, and hangs up then.
-            let Ok(why) = self.candidate.given_up.recv() else { return };
-            self.visible.accelerator_failed(AcceleratorFault::Run);
-            self.tell(AcceleratorState::Failed, Some(why));
-            if again == TRIES || !self.rests(self.settings.retry) {
+                Err(why) => {
+                    let state = self.state_of(&why, has_served);
+                    // Told once, however often it is found.
+                    if told.as_ref() != Some(&why) {
+                        self.unavailable(&why, state);
+                    }
+                    if !why.may_pass() {
+                        return;
+                    }
+                    failures += u32::from(!why.is_absence());
+                    told = Some(why);
+                    if state == AcceleratorState::Absent {
+                        late.next().unwrap_or(self.settings.retry)
+                    } else {
+                        self.settings.retry
+                    }
+                }
+            };
+            if failures >= TRIES || !self.rests(pause) {
                 return;
             }
-            info!("the GPU that failed is tried again");
         }
+    }
+
+    /// What is to be said of a GPU that does not serve: one that did, and now cannot even be found, has failed.
+    fn state_of(&self, why: &TensorRtError, has_served: bool) -> AcceleratorState {
+        if why.is_absence() && !has_served { AcceleratorState::Absent } else { AcceleratorState::Failed }
     }
 
     /// A detector that has proven itself. A driver that hangs keeps the thread that called it, and nothing else.
@@ -159,6 +191,7 @@ impl Accelerate {
             state: self.state.clone(),
             exam: self.candidate.exam.clone(),
             visible: Arc::clone(&self.visible),
+            mark: EngineCache::below(&self.state).mark(),
             shutdown: self.shutdown.clone(),
         };
         watched(self.settings.answer_timeout, move |progress| examiner.prepare(progress))
@@ -169,29 +202,49 @@ impl Accelerate {
         matches!(self.candidate.given_up.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 
-    fn unavailable(&self, why: &TensorRtError) {
+    fn unavailable(&self, why: &TensorRtError, state: AcceleratorState) {
         self.visible.accelerator_failed(fault(why));
-        let state = if why.is_absence() { AcceleratorState::Absent } else { AcceleratorState::Failed };
-        match (state, self.settings.backend) {
-            // As on most machines.
-            (AcceleratorState::Absent, Backend::Auto | Backend::Cpu) => info!("the processor computes: {why}"),
-            _ => error!("the processor computes, and not the GPU: {why}"),
+        if self.is_missed(state, why) {
+            error!("the processor computes, and not the GPU: {why}");
+        } else {
+            info!("the processor computes: {why}");
         }
-        self.tell(state, Some(why.to_string()));
+        let degraded = self.is_missed(state, why);
+        self.say(state, Some(why.to_string()), degraded);
+    }
+
+    /// Whether somebody has to see to it. Most machines have no GPU, and are well; a Jetson has one.
+    fn is_missed(&self, state: AcceleratorState, why: &TensorRtError) -> bool {
+        let is_wanted = self.settings.backend == Backend::TensorRt;
+        let is_there = !matches!(why, TensorRtError::NotBuilt) && Board::of(&Root::of_this_machine()).is_jetson();
+        state != AcceleratorState::Absent || is_wanted || is_there
     }
 
     fn tell(&self, state: AcceleratorState, reason: Option<String>) {
+        // Safe mode is a reason of its own.
+        self.say(state, reason, state == AcceleratorState::Failed);
+    }
+
+    fn say(&self, state: AcceleratorState, reason: Option<String>, degraded: bool) {
         let backend = if state == AcceleratorState::Serving { tensorrt::BACKEND } else { &self.processor };
-        let degraded = match state {
-            AcceleratorState::Failed => true,
-            AcceleratorState::Absent => self.settings.backend == Backend::TensorRt,
-            // Safe mode is a reason of its own.
-            AcceleratorState::Preparing | AcceleratorState::Serving | AcceleratorState::Withheld => false,
-        };
         // Of a configuration that was replaced meanwhile nothing is told.
         if !self.shutdown.is_cancelled() {
             self.condition.accelerator(Accelerator { state, reason }, backend, degraded);
         }
+    }
+}
+
+/// The GPU is looked for or serves; dropped once no film is computed any more.
+pub(super) struct Accelerating {
+    stop: CancellationToken,
+    mark: Mark,
+}
+
+impl Drop for Accelerating {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        // An opening that was interrupted is no death.
+        self.mark.take();
     }
 }
 
@@ -201,11 +254,21 @@ struct Examiner {
     state: PathBuf,
     exam: Exam,
     visible: Arc<Visible>,
+    mark: Mark,
     shutdown: CancellationToken,
 }
 
 impl Examiner {
+    /// Under the mark but for the building, which happens in another process: if the daemon dies of the driver, its next
+    /// run leaves the GPU alone.
     fn prepare(&self, progress: &Progress) -> Result<Box<dyn Detector>, TensorRtError> {
+        self.mark.set();
+        let prepared = self.prove(progress);
+        self.mark.take();
+        prepared
+    }
+
+    fn prove(&self, progress: &Progress) -> Result<Box<dyn Detector>, TensorRtError> {
         let Exam { network_sha256, frame, names, golden, reference, .. } = &self.exam;
         let tensorrt = TensorRt::open()?;
         let (gpu, version) = (tensorrt.gpu(), tensorrt.version());
@@ -263,7 +326,9 @@ impl Examiner {
         let is_stopped = || self.shutdown.is_cancelled();
         let model = &self.exam.model;
         progress.leaves_alone("the building of its engine");
+        self.mark.take();
         let built = build_in_child(Path::new(OWN_PROGRAM), model, &self.state, key, &limits, &is_stopped)?;
+        self.mark.set();
         info!("the engine was built in {:.1} s, {} MiB", built.build_s, built.plan_bytes >> 20);
         let missing = || TensorRtError::Build { reason: "it is not in the cache".to_owned() };
         self.cached(tensorrt, cache, key, progress)?.ok_or_else(missing)

@@ -31,6 +31,14 @@ const JETPACKS: [(&str, &str); 20] = [
 /// Longer names of power modes are cut; NVIDIA's have 15 characters at most.
 const MAX_MODE: usize = 32;
 
+impl Board {
+    /// That of the machine, or of the one that `root` shows.
+    #[must_use]
+    pub fn of(root: &Root) -> Self {
+        read(root)
+    }
+}
+
 pub(super) fn read(root: &Root) -> Board {
     let l4t = root.text("etc/nv_tegra_release").and_then(|text| release(&text));
     Board {
@@ -87,7 +95,9 @@ fn tensorrt(root: &Root) -> Option<String> {
         names.filter_map(|entry| entry.ok()?.file_name().into_string().ok())
     });
     let versions = files.filter_map(|name| Some(name.strip_prefix("libnvinfer.so.")?.to_owned()));
-    versions.filter(|version| version.contains('.')).max()
+    // 10.13 comes after 10.3.
+    let numbers = |version: &String| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
+    versions.filter(|version| version.contains('.')).max_by_key(numbers)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::tensorrt::{Ready, ready};
 use super::{Check, Report, Verdict, model};
 use crate::cli::bench::peak_rss;
 use crate::cli::{Exit, Failure, chain};
-use crate::config;
+use crate::config::{self, Backend};
 use crate::geometry::Point;
 use crate::inference::tensorrt::{Fault, MAX_PX, MEDIAN_PX, TensorRtError, watched};
 use crate::inference::{Localizer, SELF_TEST_TOLERANCE_PX};
@@ -208,8 +208,12 @@ fn networks(question: &Question<'_>, root: &Root, checks: &mut Vec<Check>, facts
     }
     checks.push(Check::ok("self-test", format!("within {off_px:.3} px of {SELF_TEST_TOLERANCE_PX} px allowed")));
     let settings = config::load(question.config).ok().map(|loaded| loaded.settings);
+    let is_unwanted = settings.as_ref().is_some_and(|settings| settings.inference.backend == Backend::Cpu);
     match ready(&bundle, &directory, settings.as_ref()) {
-        Ok(ready) => accelerated(ready, &film, &landmarks, question.runs, root, checks, facts),
+        Ok(ready) => match accelerated(ready, &film, &landmarks, question.runs, root, checks, facts) {
+            Served::TensorRt { .. } if is_unwanted => Served::Cpu("inference.backend is \"cpu\"".to_owned()),
+            served => served,
+        },
         Err(why) => {
             for name in ["engine", "tensorrt latency", "agreement"] {
                 checks.push(Check::ok(name, format!("none: {why}")));
@@ -229,8 +233,8 @@ fn accelerated(
     checks: &mut Vec<Check>,
     facts: &mut Facts,
 ) -> Served {
-    let Ready { version, build_s, is_kept, patience, mut localizer } = ready;
-    let whose = if is_kept { "the daemon's" } else { "for this once" };
+    let Ready { version, build_s, not_kept, patience, mut localizer } = ready;
+    let whose = not_kept.map_or("the daemon's".to_owned(), |why| format!("for this once ({why})"));
     checks.push(Check::ok("engine", format!("built in {build_s:.1} s by {version}, {whose}")));
     (facts.tensorrt_version, facts.engine_build_s) = (Some(version), Some(build_s));
     let (film, root) = (film.clone(), root.clone());

@@ -24,8 +24,8 @@ pub(super) struct Ready {
     pub(super) version: String,
     /// How long its engine took to build, in seconds.
     pub(super) build_s: f64,
-    /// Whether the engine is the one that the daemon keeps.
-    pub(super) is_kept: bool,
+    /// Why the engine is not the one that the daemon keeps, where it is not.
+    pub(super) not_kept: Option<String>,
     /// How long one answer of the GPU may take.
     pub(super) patience: Duration,
     /// The network on it, in the bundle's order of landmarks.
@@ -44,8 +44,15 @@ pub(super) fn ready(bundle: &Bundle, directory: &Path, settings: Option<&Setting
         let tensorrt = TensorRt::open()?;
         let key = tensorrt.key(bundle.network_sha256());
         let cache = settings.as_ref().map(|settings| EngineCache::below(&settings.state.directory));
-        let kept = cache.and_then(|cache| cache.plan(&key).ok().flatten());
-        let is_kept = kept.is_some();
+        let (kept, not_kept) = match cache.map(|cache| cache.plan(&key)) {
+            Some(Ok(Some(kept))) => (Some(kept), None),
+            Some(Ok(None)) => (None, Some("the daemon has none yet".to_owned())),
+            Some(Err(why @ TensorRtError::Foreign { .. })) => {
+                (None, Some(format!("{why}; run this as the daemon's own user: sudo -u landmarkd")))
+            }
+            Some(Err(why)) => (None, Some(why.to_string())),
+            None => (None, Some("no configuration says where the daemon keeps its own".to_owned())),
+        };
         let (plan, note) = match kept {
             Some(kept) => kept,
             None => {
@@ -57,7 +64,7 @@ pub(super) fn ready(bundle: &Bundle, directory: &Path, settings: Option<&Setting
         let names = bundle.manifest().landmarks.clone();
         let detector = tensorrt.detector(&plan, bundle.manifest().network.frame, names.len())?;
         let localizer = Localizer::with_detector(Box::new(detector), names);
-        Ok(Ready { version: tensorrt.version(), build_s: note.build_s, is_kept, patience, localizer })
+        Ok(Ready { version: tensorrt.version(), build_s: note.build_s, not_kept, patience, localizer })
     });
     found.map_err(|error| error.to_string())
 }

@@ -19,6 +19,8 @@ use crate::model::child::{Waited, signal_name, wait_while};
 
 /// How often the child is looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// A process that was killed is gone within this, but for one that hangs in the kernel.
+const REAP: Duration = Duration::from_secs(10);
 
 /// What the building of an engine may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,15 @@ pub fn build_in_child(
     });
     // Does nothing where the child has ended; where it has not, its answer is of no interest any more.
     let _ = child.kill();
+    let ended = wait_while(&mut child, REAP, LOOK, |_| true).map_err(not_run)?;
+    if ended != Waited::Ended {
+        // It hangs in the driver. Whenever it ends, somebody has to have waited for it.
+        std::thread::spawn(move || child.wait());
+        return Err(TensorRtError::Hangs {
+            what: "the process that builds its engine, killed,",
+            seconds: REAP.as_secs(),
+        });
+    }
     let status = child.wait().map_err(not_run)?;
     let [answer, reason] = said.map(|lines| lines.join().unwrap_or_default());
     match (waited.map_err(not_run)?, why) {

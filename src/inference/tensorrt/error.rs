@@ -78,7 +78,7 @@ pub enum TensorRtError {
         median_px: String,
     },
     /// The process died while the GPU computed a film.
-    #[error("the daemon died while the GPU computed a film: it is left alone until the next start")]
+    #[error("the daemon died while the GPU was opened or computed a film: it is left alone until the next start")]
     Died,
     /// A call of the driver or of TensorRT has not come back.
     #[error("the GPU does not answer: {what} has not ended after {seconds} s")]
@@ -119,6 +119,22 @@ fn name(path: &Path) -> String {
 }
 
 impl TensorRtError {
+    /// Whether another try on the same machine may end differently.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        !matches!(
+            self,
+            Self::NotBuilt
+                | Self::Version { .. }
+                | Self::Network { .. }
+                | Self::Foreign { .. }
+                | Self::Differs { .. }
+                | Self::Died
+                | Self::Hangs { .. }
+                | Self::Stopped
+        )
+    }
+
     /// Whether there is nothing to compute on, as on most machines: then nothing is wrong with any part.
     #[must_use]
     pub const fn is_absence(&self) -> bool {

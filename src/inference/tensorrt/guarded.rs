@@ -1,7 +1,8 @@
 //! GPU first, the processor behind it: a film that the GPU fails on is the processor's, and so is every one after.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::geometry::Frame;
@@ -29,7 +30,7 @@ impl Handover {
     }
 }
 
-/// A file that is there while the GPU computes a film, and so after the process died of it.
+/// A file that is there while the GPU is opened or computes a film, and so after the process died of it.
 ///
 /// It is not flushed: a power cut leaves none behind, and no film waits for a disk.
 #[derive(Clone, Debug)]
@@ -42,9 +43,14 @@ impl Mark {
         Self(path)
     }
 
-    fn set(&self) {
+    /// Leaves it, in a directory that is made where it is not there.
+    pub fn set(&self) {
         // Without it a crash is not told from others.
-        let _ = File::create(&self.0);
+        let directory = self.0.parent().unwrap_or(Path::new("/"));
+        let _ = File::create(&self.0).or_else(|_| {
+            DirBuilder::new().mode(0o700).create(directory)?;
+            File::create(&self.0)
+        });
     }
 
     /// Takes it away; whether it was there.

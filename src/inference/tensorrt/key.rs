@@ -7,9 +7,10 @@ use super::WORKSPACE_MIB;
 use super::mixed::REVISION;
 use super::native::{NativeDevice, SHIM_REVISION, plain};
 
-/// Where the kernel's part of the driver tells its version, on workstations and on a Jetson.
+/// Where the driver tells its version, on a Jetson and on workstations. A Jetson's comes with its release, and the
+/// modules of the others may be loaded there after the daemon, for the display.
 const DRIVER_VERSIONS: [&str; 3] =
-    ["/sys/module/nvidia/version", "/proc/driver/nvidia/version", "/etc/nv_tegra_release"];
+    ["/etc/nv_tegra_release", "/sys/module/nvidia/version", "/proc/driver/nvidia/version"];
 
 /// A GPU and its driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +26,6 @@ pub struct Gpu {
     pub cuda: i32,
     /// The driver's own version, where the system tells.
     pub driver: Option<String>,
-    /// Its memory.
-    pub memory_bytes: u64,
 }
 
 /// All that an engine depends on.
@@ -49,8 +48,9 @@ pub struct Key {
 
 impl Gpu {
     pub(super) fn of(device: NativeDevice) -> Self {
-        let NativeDevice { name, capability, multiprocessors, cuda_version, memory_bytes } = device;
-        Self { name, capability, multiprocessors, cuda: cuda_version, driver: driver_version(), memory_bytes }
+        // Not its memory: on a Jetson that is the machine's, less what a boot left of it.
+        let NativeDevice { name, capability, multiprocessors, cuda_version } = device;
+        Self { name, capability, multiprocessors, cuda: cuda_version, driver: driver_version() }
     }
 
     /// "13.0", the newest CUDA that the driver knows.
@@ -87,8 +87,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn key() -> Key {
         let name = "Orin".to_owned();
-        let gpu =
-            Gpu { name, capability: [8, 7], multiprocessors: 16, cuda: 12_060, driver: None, memory_bytes: 1 << 33 };
+        let gpu = Gpu { name, capability: [8, 7], multiprocessors: 16, cuda: 12_060, driver: None };
         Key::new("ab12", "TensorRT 10.3.0".to_owned(), gpu)
     }
 

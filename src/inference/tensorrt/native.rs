@@ -160,7 +160,6 @@ pub(super) struct NativeDevice {
     pub(super) capability: [i32; 2],
     pub(super) multiprocessors: i32,
     pub(super) cuda_version: i32,
-    pub(super) memory_bytes: u64,
 }
 
 impl Native {
@@ -221,7 +220,6 @@ impl Native {
             capability: [raw.capability_major, raw.capability_minor],
             multiprocessors: raw.multiprocessors,
             cuda_version: raw.cuda_version,
-            memory_bytes: raw.memory_bytes,
         })
     }
 
@@ -326,8 +324,11 @@ impl Room {
     }
 
     fn judge(&self, end: i32) -> Result<(), TensorRtError> {
+        let worst = std::mem::take(&mut *LAST.lock().unwrap_or_else(PoisonError::into_inner));
         let fault = match end {
             OK => return Ok(()),
+            // TensorRT returns null for whatever ails it; only its log tells that the machine is to blame.
+            REFUSED if tells_of_no_memory(&worst) => Fault::OutOfMemory,
             NO_GPU => Fault::NoGpu,
             OUT_OF_MEMORY => Fault::OutOfMemory,
             REFUSED => Fault::Refused,
@@ -335,13 +336,17 @@ impl Room {
             _ => Fault::Cuda,
         };
         let said = CStr::from_bytes_until_nul(&self.0).map(|text| plain(&text.to_string_lossy())).unwrap_or_default();
-        let worst = std::mem::take(&mut *LAST.lock().unwrap_or_else(PoisonError::into_inner));
         let reason = if worst.is_empty() || worst == said { said } else { format!("{said}: {worst}") };
         Err(TensorRtError::Native { fault, reason })
     }
 }
 
-/// The last error that TensorRT logged: what it returns is null, and why stands there.
+fn tells_of_no_memory(line: &str) -> bool {
+    let line = line.to_lowercase().replace([' ', '_'], "");
+    ["outofmemory", "memoryallocation"].iter().any(|word| line.contains(word))
+}
+
+/// The last error that TensorRT logged since the last call: what it returns is null, and why stands there.
 static LAST: Mutex<String> = Mutex::new(String::new());
 
 /// `ILogger::Severity`: internal error, error, warning, and chatter.

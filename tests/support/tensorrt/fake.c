@@ -35,6 +35,7 @@ int32_t lm_describe(void *const *functions, lm_device *device, lm_words words) {
     int32_t (*version)(void) = (int32_t (*)(void))functions[LM_GET_INFER_LIB_VERSION];
     if (functions[LM_CU_INIT] == NULL || functions[LM_CREATE_ONNX_PARSER] == NULL || version() != 100300) abort();
     if (told("no_gpu")) return refuse(words, LM_NO_GPU, "CUDA_ERROR_NO_DEVICE");
+    if (told("broken")) return refuse(words, LM_CUDA, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH");
     strcpy(device->name, "Stand-in");
     device->capability_major = 8;
     device->capability_minor = 7;
@@ -72,6 +73,7 @@ int32_t lm_open(void *const *functions, const void *plan, size_t bytes, const lm
         return refuse(words, LM_REFUSED, "TensorRT does not take the engine's plan");
     }
     if (interface->landmarks != 2) return refuse(words, LM_INTERFACE, "coordinates");
+    if (told("die_open")) *(volatile int *)NULL = 1;
     if (told("stuck")) {
         for (;;) pause();
     }

@@ -23,6 +23,9 @@ using CUstream = cudaStream_t;
 using CUdeviceptr = unsigned long long;
 constexpr CUresult kSUCCESS = 0;
 constexpr CUresult kOUT_OF_MEMORY = 2;
+// The driver's library without a driver behind it, and a driver without a GPU.
+constexpr CUresult kSTUB_LIBRARY = 34;
+constexpr CUresult kNO_DEVICE = 100;
 constexpr int kMULTIPROCESSOR_COUNT = 16;
 constexpr int kCAPABILITY_MAJOR = 75;
 constexpr int kCAPABILITY_MINOR = 76;
@@ -91,11 +94,16 @@ struct Driver {
         return result == kSUCCESS;
     }
 
-    int32_t failed(lm_words words, int32_t otherwise) const {
+    int32_t failed(lm_words words) const {
         const char *name = nullptr;
         auto name_of = at<CUresult(CUresult, const char **)>(functions, LM_CU_GET_ERROR_NAME);
         if (name_of == nullptr || name_of(result, &name) != kSUCCESS || sound(name) == nullptr) name = "CUDA error";
-        return refuse(words, result == kOUT_OF_MEMORY ? LM_OUT_OF_MEMORY : otherwise, name);
+        switch (result) {
+        case kOUT_OF_MEMORY: return refuse(words, LM_OUT_OF_MEMORY, name);
+        case kSTUB_LIBRARY:
+        case kNO_DEVICE: return refuse(words, LM_NO_GPU, name);
+        default: return refuse(words, LM_CUDA, name);
+        }
     }
 };
 
@@ -158,14 +166,14 @@ extern "C" int32_t lm_describe(void *const *functions, lm_device *device, lm_wor
     driver.call(LM_CU_DEVICE_GET_ATTRIBUTE, &device->capability_minor, kCAPABILITY_MINOR, first);
     driver.call(LM_CU_DEVICE_TOTAL_MEM, &memory, first);
     device->memory_bytes = memory;
-    return driver.result == kSUCCESS ? LM_OK : driver.failed(words, LM_NO_GPU);
+    return driver.result == kSUCCESS ? LM_OK : driver.failed(words);
 }
 
 extern "C" int32_t lm_build(
     void *const *functions, const lm_build_order *order, lm_sink sink, void *of, lm_words words) {
     if (order->on_gpu != 0) {
         Driver driver{functions};
-        if (!driver.call(LM_CU_INIT, 0u)) return driver.failed(words, LM_NO_GPU);
+        if (!driver.call(LM_CU_INIT, 0u)) return driver.failed(words);
     }
     auto create = at<void *(void *, int32_t)>(functions, LM_CREATE_INFER_BUILDER);
     Owned<nvinfer1::IBuilder> builder(static_cast<nvinfer1::IBuilder *>(create(&g_logger, version_of(functions))));
@@ -209,7 +217,7 @@ extern "C" int32_t lm_open(void *const *functions, const void *plan, size_t byte
     driver.call(LM_CU_CTX_SET_CURRENT, made->context);
     driver.call(LM_CU_STREAM_CREATE, &made->stream, 0u);
     if (driver.result != kSUCCESS) {
-        int32_t const end = driver.failed(words, LM_NO_GPU);
+        int32_t const end = driver.failed(words);
         lm_close(made);
         return end;
     }
@@ -236,7 +244,7 @@ extern "C" int32_t lm_open(void *const *functions, const void *plan, size_t byte
             made->bytes[i] *= static_cast<size_t>(tensors[i].sides[side]);
         }
         if (!driver.call(LM_CU_MEM_ALLOC, &made->buffers[i], made->bytes[i])) {
-            int32_t const end = driver.failed(words, LM_CUDA);
+            int32_t const end = driver.failed(words);
             lm_close(made);
             return end;
         }
@@ -254,14 +262,19 @@ extern "C" int32_t lm_run(
     driver.call(LM_CU_CTX_SET_CURRENT, engine->context);
     driver.call(LM_CU_MEMCPY_HTOD_ASYNC, engine->buffers[0], static_cast<const void *>(frame), engine->bytes[0],
         engine->stream);
-    if (driver.result != kSUCCESS) return driver.failed(words, LM_CUDA);
-    if (!engine->execution->enqueueV3(engine->stream)) return refuse(words, LM_CUDA, "TensorRT does not run the engine");
-    driver.call(LM_CU_MEMCPY_DTOH_ASYNC, static_cast<void *>(coordinates), engine->buffers[1], engine->bytes[1],
-        engine->stream);
-    driver.call(
-        LM_CU_MEMCPY_DTOH_ASYNC, static_cast<void *>(sigma), engine->buffers[2], engine->bytes[2], engine->stream);
-    driver.call(LM_CU_STREAM_SYNCHRONIZE, engine->stream);
-    return driver.result == kSUCCESS ? LM_OK : driver.failed(words, LM_CUDA);
+    bool const ran = driver.result == kSUCCESS && engine->execution->enqueueV3(engine->stream);
+    if (ran) {
+        driver.call(LM_CU_MEMCPY_DTOH_ASYNC, static_cast<void *>(coordinates), engine->buffers[1], engine->bytes[1],
+            engine->stream);
+        driver.call(
+            LM_CU_MEMCPY_DTOH_ASYNC, static_cast<void *>(sigma), engine->buffers[2], engine->bytes[2], engine->stream);
+    }
+    // Whatever failed: the caller's memory is its own again when this returns, so nothing may be under way.
+    Driver last{driver.functions};
+    last.call(LM_CU_STREAM_SYNCHRONIZE, engine->stream);
+    if (driver.result == kSUCCESS) driver.result = last.result;
+    if (driver.result != kSUCCESS) return driver.failed(words);
+    return ran ? LM_OK : refuse(words, LM_CUDA, "TensorRT does not run the engine");
 }
 
 extern "C" void lm_close(lm_engine *engine) {
