@@ -61,10 +61,17 @@ if not all(distance <= limit_px for distance in apart.values()):
     sys.exit(f"more than {limit_px} px: {apart}")
 COMPARE
 
-say "the library's unit tests, on ARM"
+# qemu-user starts a program by a fork of its own that tells nobody when there is no such program; and the kernel cannot
+# start an ARM program by itself, as a test that runs itself again asks it to.
+programs=(
+  cli::panics::tests::a_panic_tells_its_place_and_not_its_words
+  health::metrics::tests::prometheus_own_checker_finds_nothing_to_complain_of
+  model::self_test::tests::a_program_that_is_not_there_is_told
+)
+say "the library's unit tests, on ARM, without ${#programs[@]} that start programs: ${programs[*]}"
 zig
 start=$SECONDS
 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$qemu cargo-zigbuild test --locked --release --lib \
   --target "$target.$glibc" --target-dir "${program%/"$target"/release/landmarkd}" "${features[@]}" \
-  --manifest-path "$repository/Cargo.toml" -- --quiet
+  --manifest-path "$repository/Cargo.toml" -- --quiet --exact "${programs[@]/#/--skip=}"
 say "  $((SECONDS - start)) s"
