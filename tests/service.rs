@@ -12,6 +12,9 @@ mod films;
 #[path = "support/mosquitto.rs"]
 #[expect(dead_code, reason = "its certificates are for the tests of TLS")]
 mod mosquitto;
+#[path = "support/namespace.rs"]
+#[expect(dead_code, reason = "nothing here is measured or made read-only")]
+mod namespace;
 #[path = "support/witness.rs"]
 #[expect(dead_code, reason = "the broker stays where it is")]
 mod witness;
@@ -20,12 +23,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use daemon::Home;
 use films::{Kind, film, sha256};
 use mosquitto::Mosquitto;
+use namespace::Mount;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -92,6 +97,35 @@ fn a_film_that_hangs_stops_the_pings() {
     assert_eq!(manager.told(4 * WATCHDOG), None, "a hung daemon pings");
     daemon.signal(Signal::KILL);
     daemon.ended();
+}
+
+#[test]
+fn a_disk_that_hangs_under_the_state_stops_the_pings() {
+    if !namespace::inside("a_disk_that_hangs_under_the_state_stops_the_pings", &["bindfs"]) {
+        return;
+    }
+    let manager = ServiceManager::new();
+    let home = Home::new(1);
+    home.configure("[daemon]\nbudget_s = 1");
+    let behind = home.path("behind");
+    fs::create_dir(&behind).expect("ours");
+    fs::create_dir_all(home.state()).expect("ours");
+    let disk = Mount::fuse(&behind, &home.state());
+    let daemon = home.start_in(&manager.environment());
+    manager.until_told("READY=1");
+    manager.until_told("WATCHDOG=1");
+    disk.signal_server(Signal::STOP);
+    home.drop_film("film.png", &film(Kind::Png, 0));
+    // The film takes its time until it is to be written, and each ping until then is right.
+    let silence = |_| {
+        while manager.told(Duration::from_millis(1)).is_some() {}
+        manager.told(4 * WATCHDOG).is_none()
+    };
+    assert!((0..30).any(silence), "a daemon that cannot write pings");
+    daemon.signal(Signal::KILL);
+    // Until then it waits in the kernel.
+    disk.signal_server(Signal::CONT);
+    assert_eq!(daemon.ended().signal(), Some(Signal::KILL.as_raw()));
 }
 
 #[test]
@@ -235,7 +269,7 @@ async fn a_crash_loop_ends_in_safe_mode_and_the_suspect_in_quarantine() {
     for point in ["film.analysed", "film.received", "film.received", "film.analysed", "film.received"] {
         assert_eq!(home.start_to_crash_at(point).ended().code(), None, "{point}");
     }
-    let daemon = home.start();
+    let mut daemon = home.start();
     // On a machine with a GPU and on one without: it is left alone, which is nothing more to mend.
     let safe = |status: &Value| {
         status["state"] == "degraded"
@@ -247,8 +281,14 @@ async fn a_crash_loop_ends_in_safe_mode_and_the_suspect_in_quarantine() {
     let refusal = witness.on("error").next().expect("heard");
     assert_eq!((&refusal["data"]["stage"], &refusal["data"]["attempts"]), (&json!("crash"), &json!(2)));
     assert!(home.state().join("quarantine").join(sha256(&suspect)).exists());
+    // A new configuration is no end of it.
+    home.configure("[daemon]\nbudget_s = 61");
+    daemon.signal(Signal::HUP);
+    daemon.until_said("is taken over");
     home.drop_film("good.png", &good);
     witness.result_of(&sha256(&good)).await;
+    let after = |witness: &Witness| witness.on("status").last().expect("heard")["reasons"] == json!(["safe_mode"]);
+    assert!(after(&witness), "{:?}", witness.on("status").last());
     assert_eq!(daemon.stopped().code(), Some(0));
 
     // A clean end is the end of the loop.

@@ -251,6 +251,8 @@ async fn an_engine_is_built_once_serves_and_is_built_anew_for_another_driver() {
     daemon.until_said("the engine is built now");
     let status = site.says(1, "serving").await;
     assert_eq!((&status["state"], &status["backend"]), (&json!("online"), &json!("tensorrt")));
+    let px = |field: &str| status["accelerator"][field].as_f64().unwrap_or_else(|| panic!("{status}"));
+    assert!(px("median_px") <= px("max_px") && px("max_px") <= 1.0, "{status}");
     assert_eq!(site.reads().await, "tensorrt");
     assert_eq!(daemon.stopped().code(), Some(0));
     let plans = site.plans();

@@ -143,9 +143,9 @@ impl Accelerate {
         let mut told = None;
         loop {
             let pause = match self.examined() {
-                Ok(detector) => {
+                Ok((detector, agreement)) => {
                     self.candidate.handover.offer(detector);
-                    self.tell(AcceleratorState::Serving, None);
+                    self.serves(agreement);
                     (has_served, told) = (true, None);
                     // The worker ends with the daemon or its settings, and hangs up then.
                     let Ok(why) = self.candidate.given_up.recv() else { return };
@@ -185,7 +185,7 @@ impl Accelerate {
     }
 
     /// A detector that has proven itself. A driver that hangs keeps the thread that called it, and nothing else.
-    fn examined(&self) -> Result<Box<dyn Detector>, TensorRtError> {
+    fn examined(&self) -> Result<Proven, TensorRtError> {
         let examiner = Examiner {
             settings: self.settings.clone(),
             state: self.state.clone(),
@@ -210,7 +210,7 @@ impl Accelerate {
             info!("the processor computes: {why}");
         }
         let degraded = self.is_missed(state, why);
-        self.say(state, Some(why.to_string()), degraded);
+        self.say(Accelerator::new(state, Some(why.to_string())), degraded);
     }
 
     /// Whether somebody has to see to it. Most machines have no GPU, and are well; a Jetson has one.
@@ -220,16 +220,24 @@ impl Accelerate {
         state != AcceleratorState::Absent || is_wanted || is_there
     }
 
-    fn tell(&self, state: AcceleratorState, reason: Option<String>) {
-        // Safe mode is a reason of its own.
-        self.say(state, reason, state == AcceleratorState::Failed);
+    fn serves(&self, Agreement { max_px, median_px }: Agreement) {
+        // A thousandth of a pixel is more than any screen shows.
+        let rounded = |px: f64| Some((px * 1e3).round() / 1e3);
+        let (max_px, median_px) = (rounded(max_px), rounded(median_px));
+        self.say(Accelerator { max_px, median_px, ..Accelerator::new(AcceleratorState::Serving, None) }, false);
     }
 
-    fn say(&self, state: AcceleratorState, reason: Option<String>, degraded: bool) {
-        let backend = if state == AcceleratorState::Serving { tensorrt::BACKEND } else { &self.processor };
+    fn tell(&self, state: AcceleratorState, reason: Option<String>) {
+        // Safe mode is a reason of its own.
+        self.say(Accelerator::new(state, reason), state == AcceleratorState::Failed);
+    }
+
+    fn say(&self, accelerator: Accelerator, degraded: bool) {
+        let serves = accelerator.state == AcceleratorState::Serving;
+        let backend = if serves { tensorrt::BACKEND } else { &self.processor };
         // Of a configuration that was replaced meanwhile nothing is told.
         if !self.shutdown.is_cancelled() {
-            self.condition.accelerator(Accelerator { state, reason }, backend, degraded);
+            self.condition.accelerator(accelerator, backend, degraded);
         }
     }
 }
@@ -248,6 +256,9 @@ impl Drop for Accelerating {
     }
 }
 
+/// A detector, and how far it is from the processor's on the golden film.
+type Proven = (Box<dyn Detector>, Agreement);
+
 /// What calls the driver: on a thread that may never come back.
 struct Examiner {
     settings: InferenceSettings,
@@ -261,14 +272,14 @@ struct Examiner {
 impl Examiner {
     /// Under the mark but for the building, which happens in another process: if the daemon dies of the driver, its next
     /// run leaves the GPU alone.
-    fn prepare(&self, progress: &Progress) -> Result<Box<dyn Detector>, TensorRtError> {
+    fn prepare(&self, progress: &Progress) -> Result<Proven, TensorRtError> {
         self.mark.set();
         let prepared = self.prove(progress);
         self.mark.take();
         prepared
     }
 
-    fn prove(&self, progress: &Progress) -> Result<Box<dyn Detector>, TensorRtError> {
+    fn prove(&self, progress: &Progress) -> Result<Proven, TensorRtError> {
         let Exam { network_sha256, frame, names, golden, reference, .. } = &self.exam;
         let tensorrt = TensorRt::open()?;
         let (gpu, version) = (tensorrt.gpu(), tensorrt.version());
@@ -292,13 +303,14 @@ impl Examiner {
         let began = Instant::now();
         let failed = |error: AnalysisError| TensorRtError::Native { fault: Fault::Cuda, reason: error.to_string() };
         let found = golden.found(&mut localizer).map_err(failed)?;
-        let Agreement { max_px, median_px } = Agreement::of(&found, reference).check()?;
+        let agreement = Agreement::of(&found, reference).check()?;
+        let Agreement { max_px, median_px } = agreement;
         info!(
             "{version} computes from now on: the golden film in {:.0} ms, landmarks within {max_px:.3} px of the \
              processor's, median {median_px:.3} px",
             began.elapsed().as_secs_f64() * 1e3
         );
-        Ok(localizer.into_detector())
+        Ok((localizer.into_detector(), agreement))
     }
 
     fn cached(

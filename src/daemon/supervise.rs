@@ -21,7 +21,7 @@ use super::restraint::Restraint;
 use super::start::{PANICKED, Reloads, Serving, State};
 use super::visible::Visible;
 use super::worker::{Worker, WorkerError};
-use super::{archive, service_manager, watchdog};
+use super::{archive, service_manager, starts, watchdog};
 use crate::acquisition::{self, FolderState};
 use crate::health::Stage;
 use crate::mqtt::{LinkState, Publisher};
@@ -177,6 +177,7 @@ pub(super) async fn supervise(
     let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(pulses, settings.daemon.budget)));
 
     let cause = loop {
+        let mut is_calm = false;
         let new = tokio::select! {
             // First: a stop ends waits for room on the disk, and parties with them.
             biased;
@@ -186,7 +187,7 @@ pub(super) async fn supervise(
             Some(new) = reloads.recv() => new,
             () = calm(safe_until) => {
                 info!("ten quiet minutes: safe mode ends");
-                safe_until = None;
+                is_calm = true;
                 Ok(settings.clone())
             }
         };
@@ -196,13 +197,24 @@ pub(super) async fn supervise(
             renewed = renew(&settings, new, state) => renewed,
         };
         match renewed {
-            Ok(renewed) => break Cause::Renewed(renewed),
+            Ok(mut renewed) => {
+                // A new configuration is no reason to trust the films again.
+                renewed.safe_until = safe_until.filter(|_| !is_calm);
+                break Cause::Renewed(renewed);
+            }
             Err(why) => {
-                error!("the configuration was read again and is not taken, the old one stays in force: {why}");
-                condition.config_rejected();
+                let remark = if is_calm {
+                    error!("safe mode goes on, since the model cannot be loaded anew: {why}");
+                    safe_until = Some(Instant::now() + Duration::from_secs(starts::WINDOW_S));
+                    "safe mode goes on"
+                } else {
+                    error!("the configuration was read again and is not taken, the old one stays in force: {why}");
+                    condition.config_rejected();
+                    "the new configuration is wrong, the old one holds"
+                };
                 let now = *folder.borrow();
                 if let Some(text) = in_words(now, &path) {
-                    service_manager::ready(&format!("{text}; the new configuration is wrong, the old one holds"));
+                    service_manager::ready(&format!("{text}; {remark}"));
                 }
             }
         }

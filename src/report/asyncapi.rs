@@ -132,9 +132,10 @@ pub fn asyncapi() -> Value {
 
 fn description() -> String {
     format!(
-        "Results and refusals are delivered at least once, in the order of `sequence`, which counts both and leaves no \
-         number out within an `epoch`; the same event always has the same `id`. Their types are {} and {}. Research \
-         use, not a medical device.",
+        "Results and refusals are delivered at least once, on each topic in the order of `sequence` but for those that \
+         the broker refused at first and for what is replayed, which come late. `sequence` counts both topics and \
+         leaves no number out within an `epoch`; the same event always has the same `id`. Their types are {} and {}. \
+         Research use, not a medical device.",
         EventKind::Result.type_name(),
         EventKind::Error.type_name()
     )

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ModelInfo;
 
 /// How the device is (R26): retained on the `status` topic, published again at every connection, and the last will.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Status {
     /// The one word.
@@ -50,7 +50,7 @@ pub struct Status {
 }
 
 /// What is with the GPU; the processor computes unless it is `serving`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Accelerator {
     /// The one word.
@@ -58,6 +58,21 @@ pub struct Accelerator {
     /// Why, in words: of the library, the driver or the daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// While it serves: how far its landmarks of the bundle's golden film lie from the processor's at most, in pixels of
+    /// that film (R44).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_px: Option<f64>,
+    /// The same, the median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub median_px: Option<f64>,
+}
+
+impl Accelerator {
+    /// One that does not serve, for this reason, or of which nothing was measured.
+    #[must_use]
+    pub const fn new(state: AcceleratorState, reason: Option<String>) -> Self {
+        Self { state, reason, max_px: None, median_px: None }
+    }
 }
 
 /// What is with the GPU.
