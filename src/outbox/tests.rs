@@ -61,7 +61,7 @@ fn archived(outbox: &Outbox, from: u64, to: u64) -> BTreeMap<u64, (EventKind, Ev
     outbox.archived(from..=to).map(event).collect()
 }
 
-/// The device after a power cut: what is in the file now and nothing that is only in the process.
+/// The device after the process died: what is in the file now and nothing that is only in the process.
 fn after_a_crash(home: &mut TempDir, store: Store, outbox: Outbox) -> (Store, Outbox) {
     let next = tempfile::tempdir().expect("a directory");
     std::fs::copy(home.path().join("state.redb"), next.path().join("state.redb")).expect("copied");
