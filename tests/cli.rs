@@ -4,6 +4,8 @@
 mod bundle;
 #[path = "support/films.rs"]
 mod films;
+#[path = "support/twins.rs"]
+mod twins;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,6 +19,7 @@ use landmarkd::inference::root_mean_square;
 use landmarkd::radiograph::{Limits, decode, network_input};
 use landmarkd::report::FilmResult;
 use serde_json::Value;
+use twins::twins;
 
 const MINIMAL: &str = "[site]\nname = \"clinic\"\ndevice = \"ceph\"\n[acquisition]\nfolder = \"/srv/films\"\n";
 const EXAMPLE: &str = include_str!("../systemd/etc/landmarkd/landmarkd.toml");
@@ -274,6 +277,38 @@ fn assert_what_the_manifest_promises(data: &FilmResult) {
         assert!((landmark.radius95_px.expect("a radius") - radius).abs() < 1e-6 * radius, "{landmark:?}");
         let mm = data.image.spacing.map(|s| radius * s.x_mm.max(s.y_mm));
         assert_eq!(landmark.radius95_mm.is_some(), mm.is_some());
+    }
+}
+
+/// R33: whatever the grayscale attributes make of the cells, it is the picture that counts.
+#[test]
+fn a_film_and_its_grayscale_twins_have_the_same_landmarks() {
+    const TOLERANCE_PX: f64 = 0.5;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = bundle::directory().display().to_string();
+    let (plain, twins) = twins();
+    let mut files = vec![written(folder.path(), "plain", &plain)];
+    for twin in &twins {
+        files.push(written(folder.path(), twin.name, &twin.film));
+        files.push(written(folder.path(), &format!("{} misread", twin.name), &twin.misread));
+    }
+    let output = landmarkd(&["predict", "--json", "--model", &model]).args(&files).output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let found: Vec<Vec<Point>> = text(&output.stdout)
+        .lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).expect("one JSON object a line");
+            let data: FilmResult = serde_json::from_value(line["data"].clone()).expect("the data of a result event");
+            data.landmarks.iter().map(|landmark| Point::new(landmark.x_px, landmark.y_px)).collect()
+        })
+        .collect();
+    assert_eq!(found.len(), files.len());
+    let off_px = |points: &[Point]| points.iter().zip(&found[0]).map(|(a, b)| a.distance(*b)).fold(0.0, f64::max);
+    for (twin, pair) in twins.iter().zip(found[1..].chunks(2)) {
+        let [twin_px, misread_px] = [&pair[0], &pair[1]].map(|points| off_px(points));
+        assert!(twin_px <= TOLERANCE_PX, "{}: a landmark is {twin_px:.2} px off", twin.name);
+        // Else the twin above would prove nothing.
+        assert!(misread_px > TOLERANCE_PX, "{}: misread, landmarks are {misread_px:.2} px off at most", twin.name);
     }
 }
 

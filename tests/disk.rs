@@ -11,6 +11,8 @@ mod films;
 #[path = "support/mosquitto.rs"]
 #[expect(dead_code, reason = "its certificates are for the tests of TLS")]
 mod mosquitto;
+#[path = "support/page.rs"]
+mod page;
 #[path = "support/small_disk.rs"]
 mod small_disk;
 #[path = "support/witness.rs"]
@@ -19,6 +21,7 @@ mod witness;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -27,6 +30,7 @@ use std::time::Duration;
 use daemon::{Daemon, Home};
 use films::{Kind, film, sha256};
 use mosquitto::Mosquitto;
+use page::{get, until};
 use serde_json::Value;
 use small_disk::SmallDisk;
 use witness::{Witness, sequence};
@@ -104,6 +108,50 @@ async fn a_device_low_on_disk_says_so_then_takes_no_film_and_goes_on_alone() {
     witness.result_of(&sha256(&films[3])).await;
     reasons(&mut witness, &[]).await;
     lives(&daemon);
+    assert_eq!(daemon.stopped().code(), Some(0));
+    all_is_well(&witness, &disk, &films);
+}
+
+/// Where the status page has pictures of films, the newest film first.
+fn pictures(page: SocketAddr) -> Vec<String> {
+    let (status, body) = get(page, "/");
+    assert_eq!(status, 200);
+    let html = String::from_utf8(body).expect("text");
+    let links = html.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    links.filter(|link| link.starts_with("/overlays/")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_device_low_on_disk_shows_no_pictures_until_there_is_room_again() {
+    let Some(broker) = Mosquitto::start(|_| String::new()) else { return };
+    let mut witness = Witness::new(&broker).await;
+    let page = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let lines = format!("warn_free_mib = 12\nstop_free_mib = 6\n[health]\nlisten = \"{page}\"\noverlays = 5\n");
+    let Some((home, disk)) = device(&broker, &lines) else { return };
+    let films: Vec<_> = (0..3).map(|n| film(Kind::Png, n)).collect();
+    let mut daemon = home.start_through(&disk.enter());
+    daemon.until_said("the status page is at");
+    home.drop_film("0.png", &films[0]);
+    witness.result_of(&sha256(&films[0])).await;
+    until("the first film is drawn", || !pictures(page).is_empty());
+    let [before] = &pictures(page)[..] else { panic!("one film, one picture") };
+    assert_eq!(get(page, before).0, 200);
+
+    disk.fill_to(9 << 10);
+    reasons(&mut witness, &["disk_low"]).await;
+    assert_eq!((get(page, before).0, pictures(page)), (404, Vec::new()), "those that were there are gone");
+    home.drop_film("1.png", &films[1]);
+    witness.result_of(&sha256(&films[1])).await;
+
+    disk.free();
+    reasons(&mut witness, &[]).await;
+    home.drop_film("2.png", &films[2]);
+    witness.result_of(&sha256(&films[2])).await;
+    until("the last film is drawn", || !pictures(page).is_empty());
+    // They are drawn one after another: one of the film before it would be there by now.
+    assert_eq!(pictures(page), ["/overlays/3.png"]);
+    assert_eq!(get(page, "/overlays/3.png").0, 200);
+    assert_eq!([before, "/overlays/2.png"].map(|picture| get(page, picture).0), [404, 404]);
     assert_eq!(daemon.stopped().code(), Some(0));
     all_is_well(&witness, &disk, &films);
 }

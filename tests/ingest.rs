@@ -250,6 +250,7 @@ async fn lost_events_and_a_replaced_folder_hide_no_film() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("Linux");
     let limit: usize = limit.trim().parse().expect("a number");
     if limit > 100_000 {
+        assert!(std::env::var_os("CI").is_none(), "{limit} events fit into the queue here, too many to lose one");
         println!("skipped: {limit} events fit into the queue here");
         return;
     }

@@ -14,6 +14,10 @@ mod films;
 #[path = "support/mosquitto.rs"]
 #[expect(dead_code, reason = "its certificates are for the tests of TLS")]
 mod mosquitto;
+#[path = "support/private.rs"]
+mod private;
+#[path = "support/stand_in.rs"]
+mod stand_in;
 #[path = "support/witness.rs"]
 #[expect(dead_code, reason = "the broker stays where it is")]
 mod witness;
@@ -28,8 +32,11 @@ use daemon::{Daemon, Home};
 use films::{Kind, film, sha256};
 use landmarkd::model::Bundle;
 use mosquitto::Mosquitto;
-use rustix::process::Signal;
+use private::for_its_owner_alone;
+use rustix::fs::Mode;
+use rustix::process::{Signal, umask};
 use serde_json::{Value, json};
+use stand_in::StandIn;
 use witness::{Witness, sequence};
 
 /// A device whose configuration names no bundle, its broker and who listens there.
@@ -305,6 +312,31 @@ async fn a_bundle_that_fails_at_a_start_is_given_up_at_once_and_the_last_one_is_
     let daemon = site.home.start();
     assert_eq!(site.reads().await, "test-nfdp 1.0.0");
     site.ends(daemon);
+}
+
+#[tokio::test]
+async fn installed_bundles_and_built_engines_are_for_the_owner_alone() {
+    // The usual one, which leaves what is made without a thought readable to all; so it is for programs started here.
+    umask(Mode::from_raw_mode(0o022));
+    let Some(mut site) = Site::new().await else { return };
+    let stand_in = StandIn::whole();
+    site.activated("1.0.0");
+    site.activated("1.1.0");
+    let daemon = site.home.start_in(&stand_in.environment("", "12060"));
+    let serves =
+        |witness: &Witness| witness.on("status").last().is_some_and(|s| s["accelerator"]["state"] == "serving");
+    site.witness.until("an engine", serves).await;
+    assert_eq!(site.reads().await, "test-nfdp 1.1.0");
+    site.ends(daemon);
+    let models = site.home.state().join("models");
+    for file in ["test-nfdp/1.0.0/network.onnx", "test-nfdp/1.1.0/network.onnx", ".selection.json", ".runs.json"] {
+        for_its_owner_alone(&models, file);
+    }
+    let engines = site.home.state().join("engines");
+    let names: Vec<_> =
+        fs::read_dir(&engines).expect("an engine was built").map(|entry| entry.expect("ours")).collect();
+    let plan = names.iter().map(|entry| entry.file_name()).find(|name| name.to_string_lossy().ends_with(".plan"));
+    for_its_owner_alone(&engines, plan.expect("a plan").to_str().expect("text"));
 }
 
 fn move_golden_landmark(bundle: &Path) {

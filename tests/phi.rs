@@ -17,11 +17,13 @@ mod films;
 #[path = "support/mosquitto.rs"]
 #[expect(dead_code, reason = "other tests stop it, and let its certificates expire")]
 mod mosquitto;
+#[path = "support/private.rs"]
+mod private;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -30,6 +32,7 @@ use daemon::Home;
 use films::sha256;
 use flate2::read::GzDecoder;
 use mosquitto::{Authority, Mosquitto};
+use private::{everything, for_its_owner_alone};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// In the names of files and folders.
@@ -123,27 +126,6 @@ fn page(address: SocketAddr, path: &str) -> Vec<u8> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("it answers and closes");
     answer
-}
-
-/// Every file and folder at and below a path.
-fn everything(path: &Path, found: &mut Vec<PathBuf>) {
-    found.push(path.to_owned());
-    if path.is_dir() {
-        for entry in fs::read_dir(path).expect("ours") {
-            everything(&entry.expect("ours").path(), found);
-        }
-    }
-}
-
-fn for_its_owner_alone(state: &Path) {
-    let mut found = Vec::new();
-    everything(state, &mut found);
-    assert!(found.len() > 5, "{found:?}");
-    for path in found {
-        let metadata = fs::symlink_metadata(&path).expect("there");
-        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
-        assert_eq!(metadata.mode() & 0o7777, expected, "{}", path.display());
-    }
 }
 
 fn write_private(path: &Path, content: &str) {
@@ -243,7 +225,7 @@ async fn nothing_of_a_patient_and_no_secret_is_said_anywhere() {
     }
     secrets.not_in("the command line", daemon.of_process("cmdline"));
     secrets.not_in("the environment", daemon.of_process("environ"));
-    for_its_owner_alone(&home.state());
+    for_its_owner_alone(&home.state(), "state.redb");
     let archive = home.path("diag.tar.gz");
     forbidden.not_in("doctor", said(&home, &["doctor"]));
     forbidden.not_in("doctor --json", said(&home, &["doctor", "--json", "--probe-broker"]));
@@ -252,7 +234,7 @@ async fn nothing_of_a_patient_and_no_secret_is_said_anywhere() {
     // It says more than it usually does, and still nothing of these.
     assert!(journal.windows(5).any(|word| word == b"DEBUG"), "{}", String::from_utf8_lossy(&journal));
     forbidden.not_in("the journal", journal);
-    for_its_owner_alone(&home.state());
+    for_its_owner_alone(&home.state(), "state.redb");
     forbidden.not_in("spool", said(&home, &["spool", "ls"]));
 
     let mut unpacked = Vec::new();
@@ -260,11 +242,9 @@ async fn nothing_of_a_patient_and_no_secret_is_said_anywhere() {
     assert!(unpacked.len() > 4096, "{} bytes", unpacked.len());
     forbidden.not_in("the archive", unpacked);
 
-    let mut state = Vec::new();
-    everything(&home.state(), &mut state);
     let (mut reasons, mut kept) = (0, 0);
     let of_films = Forbidden::new(&[PATIENT, UID, PASSWORD, TOKEN_KEY, secret_key]);
-    for path in state.iter().filter(|path| path.is_file()) {
+    for path in everything(&home.state()).iter().filter(|path| path.is_file()) {
         let bytes = fs::read(path).expect("ours");
         match path.file_name().and_then(|name| name.to_str()) {
             Some("reason.json") => {

@@ -1,6 +1,6 @@
 //! A film's whole way, with nothing replaced: the real daemon as a process, a real Mosquitto, a real bundle.
 //!
-//! Every wait is for a message, a journal line or the end of a process, never for a length of time.
+//! Every wait is for a message, a journal line, a mark on the disk or the end of a process, never for a length of time.
 
 #[path = "support/bundle.rs"]
 mod bundle;
@@ -12,6 +12,9 @@ mod films;
 #[path = "support/mosquitto.rs"]
 #[expect(dead_code, reason = "its certificates are for the tests of TLS")]
 mod mosquitto;
+#[path = "support/page.rs"]
+#[expect(dead_code, reason = "no page is looked at")]
+mod page;
 #[path = "support/witness.rs"]
 #[expect(dead_code, reason = "restarts are for other tests")]
 mod witness;
@@ -20,7 +23,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use daemon::{DRAIN, Home, Partial};
@@ -31,11 +35,11 @@ use landmarkd::outbox::Outbox;
 use landmarkd::report::{EventId, FilmResult, ImageInfo, LandmarkResult, ModelInfo, Origin, Timing, Topics};
 use landmarkd::store::Store;
 use mosquitto::Mosquitto;
-use rustix::process::Signal;
+use page::until;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use witness::{Witness, sequence};
-
-const SIGKILL: i32 = 9;
 
 fn plain_broker() -> Option<Mosquitto> {
     Mosquitto::start(|_| String::new())
@@ -143,17 +147,44 @@ async fn films_of_impossible_times_are_published_and_delay_no_other() {
     assert!(acquired(&coming).starts_with("2169-12-"), "{}", acquired(&coming));
 }
 
+/// Starts the daemon for its `start`-th time, has it work on this film and no further, and ends it by a signal.
+fn struck_down(home: &Home, start: u64, film: &[u8], signal: Signal) -> ExitStatus {
+    let daemon = home.start_in(&[("LANDMARKD_HANG_POINT", "film.analysed".into())]);
+    // The mark of the attempt under way: which start it was, and on which film.
+    let mark = [&start.to_le_bytes()[..], &Sha256::digest(film)].concat();
+    let begun = || fs::read(home.state().join("attempt")).is_ok_and(|found| found.get(8..48) == Some(&mark));
+    until("the film is worked on", begun);
+    let pid = Pid::from_raw(daemon.pid().parse().expect("a number")).expect("not 0");
+    let is_there = || {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), options).expect("it is our child").is_none()
+    };
+    // The runtime takes the first SIGSEGV, sees that it is no stack overflow and leaves the next one to the system.
+    while is_there() {
+        daemon.signal(signal);
+        thread::yield_now();
+    }
+    daemon.ended()
+}
+
 #[tokio::test]
 async fn a_film_that_kills_the_daemon_three_times_is_quarantined_and_others_go_on() {
+    for signal in [Signal::KILL, Signal::SEGV] {
+        if let Some(broker) = plain_broker() {
+            a_film_is_given_up_after_three(signal, broker).await;
+        }
+    }
+}
+
+async fn a_film_is_given_up_after_three(signal: Signal, broker: Mosquitto) {
     const ATTEMPTS: u32 = 3;
-    let Some(broker) = plain_broker() else { return };
     let mut witness = Witness::new(&broker).await;
     let home = Home::new(broker.port());
     let (deadly, good) = (film(Kind::Png, 0), film(Kind::Png, 1));
     home.drop_film("deadly.png", &deadly);
     for attempt in 1..=ATTEMPTS {
-        let status = home.start_to_crash_at("film.analysed").ended();
-        assert_eq!(status.signal(), Some(SIGKILL), "attempt {attempt}");
+        let status = struck_down(&home, attempt.into(), &deadly, signal);
+        assert_eq!(status.signal(), Some(signal.as_raw()), "attempt {attempt}");
     }
     home.drop_film("good.png", &good);
     let daemon = home.start();
@@ -173,10 +204,45 @@ async fn a_film_that_kills_the_daemon_three_times_is_quarantined_and_others_go_o
 
     let entry = home.state().join("quarantine").join(sha256(&deadly));
     assert_eq!(fs::read(entry.join("film")).expect("the bytes are kept"), deadly);
-    let reason = fs::read(entry.join("reason.json")).expect("the reason is kept");
-    let reason: Value = serde_json::from_slice(&reason).expect("JSON");
-    assert_eq!((&reason["stage"], &reason["attempts"]), (&Value::from("crash"), &Value::from(ATTEMPTS)));
+    let why = format!("the daemon ended {ATTEMPTS} times while it worked on this film");
+    assert_eq!(data["message"], why);
+    assert_eq!(kept_reason(&home, &deadly), ("crash".to_owned(), vec![why], u64::from(ATTEMPTS)));
     assert_eq!(fs::read(home.films().join("deadly.png")).expect("the source is left alone"), deadly);
+}
+
+/// Stage, errors and attempts in the quarantine's reason for a film; that it names the film and who read it is checked.
+fn kept_reason(home: &Home, film: &[u8]) -> (String, Vec<String>, u64) {
+    let (identity, bundle) = (sha256(film), bundle::open());
+    let reason = fs::read(home.state().join("quarantine").join(&identity).join("reason.json"));
+    let reason: Value = serde_json::from_slice(&reason.expect("the reason is kept")).expect("JSON");
+    let model = format!("{} {}", bundle.manifest().name, bundle.manifest().version);
+    for (member, expected) in [("sha256", identity.as_str()), ("version", env!("CARGO_PKG_VERSION")), ("model", &model)]
+    {
+        assert_eq!(reason[member], expected, "{member} in {reason}");
+    }
+    let errors = reason["errors"].as_array().expect("a list").iter();
+    let errors = errors.map(|error| error.as_str().expect("text").to_owned()).collect();
+    let stage = reason["stage"].as_str().expect("text").to_owned();
+    (stage, errors, reason["attempts"].as_u64().expect("a number"))
+}
+
+#[tokio::test]
+async fn a_film_that_cannot_be_read_is_kept_with_every_error_that_led_to_it() {
+    let Some(broker) = plain_broker() else { return };
+    let mut witness = Witness::new(&broker).await;
+    let home = Home::new(broker.port());
+    let mut odd = film(Kind::Dicom, 0);
+    let term = odd.windows(11).position(|window| window == b"MONOCHROME2").expect("it says so");
+    odd[term + 10] = b'3';
+    home.drop_film("odd.dcm", &odd);
+    let daemon = home.start();
+    witness.until("the refusal", |witness| witness.on("error").next().is_some()).await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+    let [refusal] = witness.on("error").collect::<Vec<_>>()[..] else { panic!("one refusal") };
+    let (stage, errors, attempts) = kept_reason(&home, &odd);
+    assert_eq!((stage.as_str(), attempts), ("decode", 1));
+    assert!(errors[0].contains("PhotometricInterpretation (0028,0004)"), "{errors:?}");
+    assert_eq!(refusal["data"]["message"], errors.join(": "));
 }
 
 /// Queues results in the state of a daemon that does not run, as if the broker had been away for days.

@@ -1,32 +1,22 @@
 //! The installed service under a real systemd, which a script boots in namespaces of its own, and what systemd's own
-//! tools say of the unit. Where the machine does not allow it, a test says so and passes.
+//! tools say of the unit. Where the machine does not allow it, a test says so and passes, except in CI (`CI` is set),
+//! where it fails.
+
+#[path = "support/booted.rs"]
+mod booted;
+#[path = "support/clock.rs"]
+mod clock;
+#[path = "support/mosquitto.rs"]
+#[expect(dead_code, reason = "the brokers run in the booted machine")]
+mod mosquitto;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-const UNIT: &str = "landmarkd.service";
-/// Far beyond anything a test waits for.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn own(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// The bundle that is installed as the default one.
-fn models() -> PathBuf {
-    match std::env::var_os("LANDMARKD_TEST_MODEL") {
-        Some(bundle) => Path::new(&bundle).parent().expect("a bundle lies in a folder").to_path_buf(),
-        None => own("models"),
-    }
-}
-
-fn text(output: Output) -> String {
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-}
+use booted::{Machine, UNIT, own, skipped, text};
+use mosquitto::Authority;
 
 /// `systemd-analyze` on the unit, whose program is the one under test; `None` where there is no systemd.
 fn analyze(arguments: &[&str]) -> Option<(bool, String)> {
@@ -36,7 +26,7 @@ fn analyze(arguments: &[&str]) -> Option<(bool, String)> {
     let path = directory.path().join(UNIT);
     fs::write(&path, unit).expect("writable");
     let Ok(output) = Command::new("systemd-analyze").args(arguments).arg(&path).output() else {
-        println!("skipped: systemd-analyze is not installed");
+        skipped("systemd-analyze is not installed");
         return None;
     };
     Some((output.status.success(), text(output)))
@@ -60,178 +50,50 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     assert!(is_right && about_us.is_empty(), "{said}");
 }
 
-/// A booted systemd; dropping it ends everything in it.
-struct Machine {
-    script: Child,
-    held: Option<ChildStdin>,
-    init: String,
+/// A machine on which Mosquitto is installed.
+fn with_mosquitto() -> Option<Machine> {
+    let is_there = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto_sub"].iter().all(|path| Path::new(path).exists());
+    if !is_there {
+        skipped("mosquitto and mosquitto-clients are not installed");
+        return None;
+    }
+    Machine::boot()
 }
 
-/// The lines of a journal as they come.
-struct Journal {
-    follower: Child,
-    lines: Receiver<String>,
-    heard: Vec<String>,
-}
-
-impl Machine {
-    fn boot() -> Option<Self> {
-        let mut script = Command::new(own("tests/support/boot.sh"))
-            .args([own("systemd"), env!("CARGO_BIN_EXE_landmarkd").into(), models()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("bash is there");
-        let held = script.stdin.take();
-        let mut said = String::new();
-        let mut lines = BufReader::new(script.stdout.take().expect("piped"));
-        while lines.read_line(&mut said).expect("text") > 0 {
-            let line = said.lines().last().unwrap_or_default();
-            if let Some(init) = line.strip_prefix("booted ") {
-                return Some(Self { init: init.to_owned(), script, held });
-            }
-        }
-        let status = script.wait().expect("ours");
-        assert_eq!(status.code(), Some(77), "{said}");
-        println!("skipped: no systemd can be booted here: {}", said.trim());
-        None
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.init, "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--"]);
-        command.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]).args(arguments);
-        command
-    }
-
-    /// What a command inside says; it must succeed.
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().expect("nsenter is installed");
-        let success = output.status.success();
-        let said = text(output);
-        assert!(success, "{arguments:?}: {said}");
-        said
-    }
-
-    fn write(&self, path: &str, content: &[u8]) {
-        let mut child = self.command(&["sh", "-c", "mkdir -p \"$(dirname \"$0\")\" && cat > \"$0\"", path]);
-        let mut child = child.stdin(Stdio::piped()).spawn().expect("nsenter is installed");
-        child.stdin.take().expect("piped").write_all(content).expect("it reads");
-        assert!(child.wait().expect("ours").success(), "{path}");
-    }
-
-    /// What the kernel and the system of a Jetson show, at the paths at which they do.
-    fn becomes_a_jetson(&self) {
-        self.run(&["mount", "-t", "tmpfs", "board", "/sys/class"]);
-        for (path, text) in [
-            ("/etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic"),
-            ("/etc/nvpmodel.conf", "< POWER_MODEL ID=2 NAME=15W >"),
-            ("/var/lib/nvpmodel/status", "pmode:0002"),
-            ("/sys/class/devfreq/17000000.gpu/device/of_node/name", "gpu"),
-            ("/sys/class/devfreq/17000000.gpu/cur_freq", "306000000"),
-            ("/sys/class/thermal/thermal_zone0/type", "cpu-thermal"),
-            ("/sys/class/thermal/thermal_zone0/temp", "49500"),
-            ("/sys/class/thermal/cooling_device0/type", "cpufreq-cpu0"),
-            ("/sys/class/thermal/cooling_device0/cur_state", "0"),
-            ("/sys/class/hwmon/hwmon1/name", "ina3221"),
-            ("/sys/class/hwmon/hwmon1/in1_label", "VDD_IN"),
-            ("/sys/class/hwmon/hwmon1/in1_input", "5064"),
-            ("/sys/class/hwmon/hwmon1/curr1_input", "1440"),
-            ("/sys/class/hwmon/hwmon2/oc1_event_cnt", "3"),
-        ] {
-            self.write(path, text.as_bytes());
-        }
-    }
-
-    /// What the daemon tells Prometheus.
-    fn metrics(&self) -> String {
-        let ask = "exec 3<>/dev/tcp/127.0.0.1/9464 && \
-                   printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1:9464\\r\\n\\r\\n' >&3 && cat <&3";
-        self.run(&["bash", "-c", ask])
-    }
-
-    /// A property of the unit.
-    fn show(&self, property: &str) -> String {
-        self.run(&["systemctl", "show", UNIT, "--value", "--property", property]).trim().to_owned()
-    }
-
-    /// Puts a drop-in for the unit in the place of the one before.
-    fn drop_in(&self, service: &str) {
-        let content = format!("[Service]\n{service}\n");
-        self.write(&format!("/etc/systemd/system/{UNIT}.d/test.conf"), content.as_bytes());
-        self.run(&["systemctl", "daemon-reload"]);
-    }
-
-    /// Puts a film into the folder in one step.
-    fn film(&self, name: &str) {
-        let golden = "/usr/share/landmarkd/models/ceph19-nfdp/golden.png";
-        // What follows its last chunk makes it another film.
-        let script = "cat \"$1\" > /srv/part && printf %s \"$0\" >> /srv/part && chmod 644 /srv/part && \
-                      mv /srv/part \"/srv/films/$0\"";
-        self.run(&["sh", "-c", script, name, golden]);
-    }
-
-    fn journal(&self, unit: &str) -> Journal {
-        let mut command = self.command(&["journalctl", "--follow", "--lines=all", "--output=cat", "--unit", unit]);
-        let mut follower = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("nsenter is installed");
-        let stdout = BufReader::new(follower.stdout.take().expect("piped"));
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Journal { follower, lines, heard: Vec::new() }
+/// What the kernel and the system of a Jetson show, at the paths at which they do.
+fn becomes_a_jetson(machine: &Machine) {
+    machine.run(&["mount", "-t", "tmpfs", "board", "/sys/class"]);
+    for (path, text) in [
+        ("/etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic"),
+        ("/etc/nvpmodel.conf", "< POWER_MODEL ID=2 NAME=15W >"),
+        ("/var/lib/nvpmodel/status", "pmode:0002"),
+        ("/sys/class/devfreq/17000000.gpu/device/of_node/name", "gpu"),
+        ("/sys/class/devfreq/17000000.gpu/cur_freq", "306000000"),
+        ("/sys/class/thermal/thermal_zone0/type", "cpu-thermal"),
+        ("/sys/class/thermal/thermal_zone0/temp", "49500"),
+        ("/sys/class/thermal/cooling_device0/type", "cpufreq-cpu0"),
+        ("/sys/class/thermal/cooling_device0/cur_state", "0"),
+        ("/sys/class/hwmon/hwmon1/name", "ina3221"),
+        ("/sys/class/hwmon/hwmon1/in1_label", "VDD_IN"),
+        ("/sys/class/hwmon/hwmon1/in1_input", "5064"),
+        ("/sys/class/hwmon/hwmon1/curr1_input", "1440"),
+        ("/sys/class/hwmon/hwmon2/oc1_event_cnt", "3"),
+    ] {
+        machine.write(path, text.as_bytes());
     }
 }
 
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // The script reads until we are done, and then cleans up.
-        drop(self.held.take());
-        let _status = self.script.wait();
-    }
-}
-
-impl Journal {
-    /// Listens until a line has these words.
-    fn until(&mut self, words: &str) {
-        let start = Instant::now();
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE.saturating_sub(start.elapsed()));
-            let Ok(line) = line else { panic!("never {words:?} in:\n{}", self.heard.join("\n")) };
-            let is_it = line.contains(words);
-            self.heard.push(line);
-            if is_it {
-                return;
-            }
-        }
-    }
-
-    fn position(&self, words: &str) -> Option<usize> {
-        self.heard.iter().position(|line| line.contains(words))
-    }
-}
-
-impl Drop for Journal {
-    fn drop(&mut self) {
-        // It may have ended with the machine.
-        let _killed = self.follower.kill();
-        let _status = self.follower.wait();
-    }
+/// What the daemon tells Prometheus.
+fn metrics(machine: &Machine) -> String {
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/9464 && \
+               printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1:9464\\r\\n\\r\\n' >&3 && cat <&3";
+    machine.run(&["bash", "-c", ask])
 }
 
 /// One boot, one life of a service: each part begins where the one before left it.
 #[test]
 fn the_service_lives_under_systemd_as_it_promises() {
-    let has_broker = Path::new("/usr/sbin/mosquitto").exists() && Path::new("/usr/bin/mosquitto_sub").exists();
-    if !has_broker {
-        println!("skipped: mosquitto and mosquitto-clients are not installed");
-        return;
-    }
-    let Some(machine) = Machine::boot() else { return };
+    let Some(machine) = with_mosquitto() else { return };
     machine.run(&["systemd-run", "--unit=broker", "mosquitto", "-p", "1883"]);
     let heard = "until mosquitto_sub -V mqttv5 -q 1 -i witness -c -x 3600 -t 'xr/#' -F '%t %p'; do sleep 0.1; done";
     machine.run(&["systemd-run", "--unit=witness", "stdbuf", "-oL", "sh", "-c", heard]);
@@ -242,7 +104,7 @@ fn the_service_lives_under_systemd_as_it_promises() {
     );
     let quick = "WatchdogSec=6\nTimeoutAbortSec=2\nRestartSec=1";
     machine.drop_in(quick);
-    machine.becomes_a_jetson();
+    becomes_a_jetson(&machine);
     let mut journal = machine.journal(UNIT);
     let mut witness = machine.journal("witness.service");
 
@@ -257,10 +119,8 @@ fn the_service_lives_under_systemd_as_it_promises() {
 
     // The unit shuts much away, and leaves the machine to be looked at.
     let board = "this machine is a board without a name, Jetson Linux 36.4.3 (JetPack 6.2), power mode 15W";
-    if journal.position(board).is_none() {
-        journal.until(board);
-    }
-    let metrics = machine.metrics();
+    journal.once(board);
+    let metrics = metrics(&machine);
     for series in [
         "landmarkd_temperature_celsius{sensor=\"cpu\"} 49.5",
         "landmarkd_power_watts{rail=\"vdd_in\"} 7.292",
@@ -332,4 +192,181 @@ fn the_service_lives_under_systemd_as_it_promises() {
     machine.run(&["systemctl", "stop", UNIT]);
     witness.until("\"state\":\"offline\"");
     assert_eq!(machine.show("Result"), "success");
+
+    // A film that kills it has far more tries left than the five after which the sixth run is safe, and it would kill
+    // that one too.
+    machine.write("/etc/landmarkd/conf.d/patient.toml", b"[acquisition]\nmax_attempts = 100\n");
+    machine.drop_in(&format!("{quick}\nEnvironment=LANDMARKD_CRASH_POINT=film.analysed"));
+    machine.run(&["systemctl", "start", UNIT]);
+    machine.film("sixth.png");
+    journal.until("safe mode: the daemon ended again and again");
+    witness.until("\"reasons\":[\"safe_mode\"]");
+    witness.until("ceph-1/error");
+    let refusal = witness.heard.last().expect("it was heard");
+    assert!(refusal.contains("\"stage\":\"crash\"") && refusal.contains("\"attempts\":5"), "{refusal}");
+    assert_eq!((machine.show("NRestarts"), machine.show("ActiveState")), ("5".to_owned(), "active".to_owned()));
+    let kept = machine.run(&["ls", "/var/lib/landmarkd/quarantine"]);
+    assert_eq!(kept.lines().count(), 1, "{kept}");
+
+    // Without what killed it, it goes on.
+    machine.drop_in(quick);
+    machine.run(&["systemctl", "restart", UNIT]);
+    machine.film("seventh.png");
+    witness.until("\"sequence\":\"00000000000000000007\"");
+    assert!(witness.heard.last().is_some_and(|line| line.starts_with("xr/v1/clinic/ceph-1/result ")));
+    machine.run(&["systemctl", "stop", UNIT]);
+    assert_eq!(machine.show("Result"), "success");
+}
+
+/// The command line of a client of the shipped broker that shows the certificate of `identity`.
+fn client(program: &str, identity: Option<&str>, rest: &[&str]) -> Vec<String> {
+    let broker = ["-V", "mqttv5", "-q", "1", "-h", "localhost", "-p", "8883", "--cafile", "/etc/landmarkd/ca.pem"];
+    let mut words: Vec<String> = [program].iter().chain(&broker).chain(rest).map(|&word| word.to_owned()).collect();
+    if let Some(name) = identity {
+        words.extend(["--cert".to_owned(), format!("/srv/{name}.pem"), "--key".to_owned(), format!("/srv/{name}.key")]);
+    }
+    words
+}
+
+/// Asks the shipped broker for everything, in a session that outlives the connection.
+fn subscribe(machine: &Machine, identity: &str) {
+    let session = ["-c", "-x", "3600", "-i", identity, "-t", "xr/v1/clinic/#", "-F", "%t %p"];
+    let unit = format!("--unit={identity}");
+    let words = client("mosquitto_sub", Some(identity), &session);
+    let service = ["systemd-run", "--collect", &unit, "stdbuf", "-oL"];
+    machine.run(&service.into_iter().chain(words.iter().map(String::as_str)).collect::<Vec<_>>());
+}
+
+/// What the shipped broker makes of a result that is not the device's.
+fn forge(machine: &Machine, identity: Option<&str>) -> (bool, String) {
+    let words = client("mosquitto_pub", identity, &["-t", "xr/v1/clinic/ceph-1/result", "-m", "forged"]);
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let output = machine.command(&words).output().expect("nsenter is installed");
+    (output.status.success(), text(output))
+}
+
+/// The examples as they are installed, at the paths that they name.
+#[test]
+fn with_the_shipped_examples_each_identity_may_do_what_it_is_for_and_nothing_is_lost() {
+    let Some(machine) = with_mosquitto() else { return };
+    let folder = tempfile::tempdir().expect("a directory");
+    let authority = Authority::new(folder.path(), "broker");
+    let put = |path: &str, from: &Path| machine.write(path, &fs::read(from).expect("openssl made it"));
+    put("/etc/mosquitto/certs/ca.pem", &authority.ca);
+    put("/etc/mosquitto/certs/broker.pem", &authority.certificate);
+    put("/etc/mosquitto/certs/broker.key", &authority.key);
+    machine.run(&["chown", "mosquitto:", "/etc/mosquitto/certs/broker.key"]);
+    machine.run(&["chmod", "600", "/etc/mosquitto/certs/broker.key"]);
+    for identity in ["archive", "monitoring"] {
+        let (certificate, key) = authority.sign(identity);
+        put(&format!("/srv/{identity}.pem"), &certificate);
+        put(&format!("/srv/{identity}.key"), &key);
+    }
+    let (certificate, key) = authority.sign("landmarkd-clinic-ceph-1");
+    put("/etc/landmarkd/ca.pem", &authority.ca);
+    put("/etc/landmarkd/client.pem", &certificate);
+    put("/etc/landmarkd/credentials/mqtt-client-key", &key);
+    machine.write("/etc/landmarkd/credentials/mqtt-password", b"the broker asks for a certificate instead\n");
+    machine.write("/etc/landmarkd/credentials/token-key", b"the key of the site");
+    machine.run(&["systemd-tmpfiles", "--create", "landmarkd.conf"]);
+    machine.write(
+        "/etc/landmarkd/conf.d/broker.toml",
+        b"[acquisition]\nsettle_ms = 100\n[mqtt]\ntls = true\nca_file = \"/etc/landmarkd/ca.pem\"\n\
+          client_cert_file = \"/etc/landmarkd/client.pem\"\nclient_key_file = \"mqtt-client-key\"\n\
+          username = \"device\"\npassword_file = \"mqtt-password\"\n[result]\ntoken_key_file = \"token-key\"\n",
+    );
+    machine.run(&["mkdir", "-p", &format!("/etc/systemd/system/{UNIT}.d")]);
+    for (example, place) in [
+        ("mosquitto/mosquitto.conf", "/etc/mosquitto/"),
+        ("mosquitto/acl", "/etc/mosquitto/"),
+        ("landmarkd.service.d/credentials.conf", "/etc/systemd/system/landmarkd.service.d/"),
+    ] {
+        machine.run(&["cp", &format!("/usr/share/doc/landmarkd/examples/{example}"), place]);
+    }
+    machine.run(&["systemctl", "daemon-reload"]);
+    let mut broker = machine.journal("mosquitto.service");
+    let mut journal = machine.journal(UNIT);
+    let (mut archive, mut monitoring) = (machine.journal("archive.service"), machine.journal("monitoring.service"));
+
+    machine.run(&["systemctl", "start", "mosquitto.service", UNIT]);
+    // The monitoring counts as somebody who has the results, although it hears none: the archive comes first.
+    for (identity, heard) in [("archive", &mut archive), ("monitoring", &mut monitoring)] {
+        subscribe(&machine, identity);
+        heard.until("\"state\":\"online\"");
+    }
+    machine.film("first.png");
+    archive.until("\"sequence\":\"00000000000000000001\"");
+
+    // While the archive is away the broker keeps its results, over a restart too.
+    machine.run(&["systemctl", "stop", "archive.service"]);
+    machine.film("second.png");
+    journal.until("event 2");
+    machine.run(&["systemctl", "stop", UNIT]);
+    monitoring.until("\"state\":\"offline\"");
+    assert!(
+        monitoring.position("/info ").is_some() && monitoring.position("/result ").is_none(),
+        "{:?}",
+        monitoring.heard
+    );
+    machine.run(&["systemctl", "stop", "monitoring.service"]);
+    machine.run(&["systemctl", "restart", "mosquitto.service"]);
+    let (_, said) = forge(&machine, Some("monitoring"));
+    assert!(said.to_lowercase().contains("not authorized"), "{said}");
+    let (is_sent, said) = forge(&machine, None);
+    assert!(!is_sent, "{said}");
+    broker.until("peer did not return a certificate");
+    subscribe(&machine, "archive");
+    archive.until("\"sequence\":\"00000000000000000002\"");
+}
+
+/// No interface is up, not even the loopback, nobody knows the broker's name, and the clock starts where a board without
+/// a battery has it.
+#[test]
+fn without_network_and_time_the_service_starts_reads_films_and_stops_at_once() {
+    // As long as a stop would take that waited for the broker.
+    const DRAIN_S: u64 = 20;
+    let Some(time) = clock::told([("FAKETIME", "@1970-01-02 00:00:00".into())]) else { return };
+    let Some(machine) = Machine::boot() else { return };
+    let folder = tempfile::tempdir().expect("a directory");
+    let ca = Authority::new(folder.path(), "broker").ca;
+    machine.write("/etc/landmarkd/ca.pem", &fs::read(ca).expect("openssl made it"));
+    let config = format!(
+        "[acquisition]\nsettle_ms = 100\n[daemon]\ndrain_s = {DRAIN_S}\n\
+         [mqtt]\nhost = \"broker.invalid\"\ntls = true\nca_file = \"/etc/landmarkd/ca.pem\"\n"
+    );
+    machine.write("/etc/landmarkd/conf.d/broker.toml", config.as_bytes());
+    machine.run(&["sh", "-c", "touch /run/nowhere && unshare --net=/run/nowhere true"]);
+    // libfaketime wants to write there.
+    machine.run(&["chmod", "1777", "/dev/shm"]);
+    let mut service = "NetworkNamespacePath=/run/nowhere\nReadOnlyPaths=\n".to_owned();
+    for (name, value) in time {
+        service += &format!("Environment=\"{name}={}\"\n", value.display());
+    }
+    machine.drop_in(&service);
+    // Of a unit that has ended well systemd forgets how, unless another one names it.
+    let after = format!("--property=After={UNIT}");
+    machine.run(&["systemd-run", "--unit=memory", &after, "sleep", "infinity"]);
+    let mut journal = machine.journal(UNIT);
+
+    machine.run(&["systemctl", "start", UNIT]);
+    journal.once("Started landmarkd");
+    journal.once("no connection to the broker at broker.invalid:8883");
+    machine.film("first.png");
+    journal.until("event 1");
+    let began = Instant::now();
+    machine.run(&["systemctl", "stop", UNIT]);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(DRAIN_S / 2), "{took:?}");
+    // 1: it has exited (CLD_EXITED), by no signal.
+    for (property, expected) in
+        [("Result", "success"), ("ExecMainCode", "1"), ("ExecMainStatus", "0"), ("NRestarts", "0")]
+    {
+        assert_eq!(machine.show(property), expected, "{property}");
+    }
+    machine.run(&["landmarkd", "spool", "export", "/srv/spool"]);
+    let waiting = machine.run(&["sh", "-c", "cat /srv/spool/*"]);
+    assert!(
+        waiting.contains("\"sequence\":\"00000000000000000001\"") && waiting.contains("1970-01-02T00:"),
+        "{waiting}"
+    );
 }

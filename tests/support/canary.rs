@@ -1,5 +1,6 @@
 //! Films that name their patient wherever a film can: every text element of DICOM, texts of PNG, JPEG and TIFF.
 
+use std::io::Write;
 use std::sync::LazyLock;
 
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
@@ -9,6 +10,8 @@ use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::{StandardDataDictionary, tags, uids};
 use dicom_object::mem::InMemElement;
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 
 use crate::bundle;
 use crate::films::{Kind, film};
@@ -24,12 +27,14 @@ fn is_text(vr: VR) -> bool {
     matches!(vr, AE | AS | CS | DA | DS | DT | IS | LO | LT | PN | SH | ST | TM | UC | UI | UR | UT)
 }
 
-/// The groups of the dictionary that data sets have.
+/// The groups of the dictionary that data sets have; curves (50xx) and overlays (60xx) have sixteen each (PS3.5 7.6).
 fn groups() -> impl Iterator<Item = u16> {
     let single =
         [0x0100, 0x0400, 0x2000, 0x2010, 0x2020, 0x2030, 0x2040, 0x2050, 0x2100, 0x2110, 0x2120, 0x2130, 0x2200];
-    let more = [0x3002, 0x3004, 0x3006, 0x3008, 0x300A, 0x300C, 0x300E, 0x3010, 0x4000, 0x4008, 0x4010, 0x5200];
-    (0x0008..=0x008C).step_by(2).chain(single).chain(more)
+    let more = [0x3002, 0x3004, 0x3006, 0x3008, 0x300A, 0x300C, 0x300E, 0x3010, 0x4000, 0x4008, 0x4010, 0x4FFE];
+    let last = [0x5200, 0x5400, 0x5600, 0x7FE0, 0xFFFA];
+    let repeating = [0x5000, 0x6000].into_iter().flat_map(|first| (first..first + 0x20).step_by(2));
+    (0x0004..=0x008C).step_by(2).chain(single).chain(more).chain(last).chain(repeating)
 }
 
 /// Every text element of the standard with the canary in it.
@@ -45,7 +50,8 @@ static EVERY_TEXT: LazyLock<Vec<InMemElement>> = LazyLock::new(|| {
             }
         }
     }
-    assert!(elements.len() > 1500, "only {} text elements: the walk is broken", elements.len());
+    // As many as the dictionary of version 0.10.1 has: a group that is left out is missed.
+    assert!(elements.len() >= 3287, "only {} text elements: the walk is broken", elements.len());
     elements
 });
 
@@ -59,12 +65,18 @@ fn sequence(tag: Tag, items: Vec<InMemDicomObject>) -> InMemElement {
     DataElement::new(tag, VR::SQ, DataSetSequence::from(items))
 }
 
-/// What the decoder reads to make pixels of a film.
-fn is_needed(tag: Tag) -> bool {
-    tag.group() == 0x0028
-        || [tags::SPECIFIC_CHARACTER_SET, tags::SOP_CLASS_UID].contains(&tag)
-        || [tags::IMAGER_PIXEL_SPACING, tags::ESTIMATED_RADIOGRAPHIC_MAGNIFICATION_FACTOR].contains(&tag)
-}
+/// Texts that must be right for there to be a film, or for a reader to see the others; one film of [`all_films`] each
+/// has the canary in them.
+const NEEDED: [Tag; 8] = [
+    tags::SPECIFIC_CHARACTER_SET,
+    tags::SOP_CLASS_UID,
+    tags::PHOTOMETRIC_INTERPRETATION,
+    tags::NUMBER_OF_FRAMES,
+    tags::WINDOW_CENTER,
+    tags::WINDOW_WIDTH,
+    tags::RESCALE_INTERCEPT,
+    tags::RESCALE_SLOPE,
+];
 
 /// The golden film as a DICOM file that names its patient wherever it can; `changed` replaces elements.
 fn dicom(number: u8, transfer_syntax: &str, changed: Vec<InMemElement>) -> Vec<u8> {
@@ -72,7 +84,8 @@ fn dicom(number: u8, transfer_syntax: &str, changed: Vec<InMemElement>) -> Vec<u
     // One pixel tells the films apart.
     pixels[0] = number;
     let count = |tag, value: u32| InMemElement::new(tag, VR::US, PrimitiveValue::from(value as u16));
-    let mut object = InMemDicomObject::from_element_iter(EVERY_TEXT.iter().filter(|e| !is_needed(e.tag())).cloned());
+    let texts = EVERY_TEXT.iter().filter(|element| !NEEDED.contains(&element.tag()));
+    let mut object = InMemDicomObject::from_element_iter(texts.cloned());
     for element in [
         DataElement::new(tags::SOP_CLASS_UID, VR::UI, uids::COMPUTED_RADIOGRAPHY_IMAGE_STORAGE),
         DataElement::new(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2"),
@@ -88,6 +101,17 @@ fn dicom(number: u8, transfer_syntax: &str, changed: Vec<InMemElement>) -> Vec<u
         DataElement::new(Tag(0x0009, 0x0010), VR::LO, PATIENT),
         DataElement::new(Tag(0x0009, 0x1001), VR::LT, PATIENT),
         DataElement::new(Tag(0x0009, 0x1002), VR::UN, PrimitiveValue::U8(PATIENT.as_bytes().into())),
+        // Behind the pixels.
+        DataElement::new(Tag(0x7FE1, 0x0010), VR::LO, PATIENT),
+        DataElement::new(Tag(0x7FE1, 0x1001), VR::UT, PATIENT),
+        sequence(
+            tags::DIGITAL_SIGNATURES_SEQUENCE,
+            vec![InMemDicomObject::from_element_iter([
+                DataElement::new(tags::DIGITAL_SIGNATURE_UID, VR::UI, UID),
+                DataElement::new(tags::CERTIFICATE_TYPE, VR::CS, PATIENT),
+            ])],
+        ),
+        DataElement::new(tags::DATA_SET_TRAILING_PADDING, VR::OB, PrimitiveValue::U8(PATIENT.as_bytes().into())),
         sequence(
             tags::REQUEST_ATTRIBUTES_SEQUENCE,
             vec![InMemDicomObject::from_element_iter([
@@ -131,14 +155,21 @@ fn with_transfer_syntax(mut bytes: Vec<u8>, other: &str) -> Vec<u8> {
     bytes
 }
 
-/// A PNG with the canary in `tEXt`, `zTXt`'s keyword and `iTXt`, behind its header.
+/// A PNG with the canary as keyword and text of `tEXt`, `zTXt` (deflated) and `iTXt` (plain and deflated), behind its
+/// header.
 fn png(number: u32) -> Vec<u8> {
     let plain = film(Kind::Png, number);
-    let text = [b"Patient\0", PATIENT.as_bytes()].concat();
-    let international = [b"Patient\0\0\0de\0", PATIENT.as_bytes(), b"\0", PATIENT.as_bytes()].concat();
+    let mut deflater = ZlibEncoder::new(Vec::new(), Compression::best());
+    deflater.write_all(PATIENT.as_bytes()).expect("a Vec takes everything");
+    let deflated = deflater.finish().expect("a Vec takes everything");
+    let patient = PATIENT.as_bytes();
+    let text = [patient, b"\0", patient].concat();
+    let compressed = [patient, b"\0\0", &deflated].concat();
+    let international = [patient, b"\0\0\0de\0", patient, b"\0", patient].concat();
+    let both = [patient, b"\0\x01\0de\0", patient, b"\0", &deflated].concat();
     // The signature and IHDR are 8 and 25 bytes.
     let mut bytes = plain[..33].to_vec();
-    for (kind, data) in [(b"tEXt", text), (b"iTXt", international)] {
+    for (kind, data) in [(b"tEXt", text), (b"zTXt", compressed), (b"iTXt", international), (b"iTXt", both)] {
         let mut crc = flate2::Crc::new();
         crc.update(kind);
         crc.update(&data);
@@ -229,6 +260,8 @@ pub(crate) fn all_films() -> Vec<(&'static str, Vec<u8>, bool)> {
             false,
         ),
         ("slope.dcm", dicom(7, "", text(tags::RESCALE_SLOPE, VR::DS, PATIENT)), false),
+        ("width.dcm", dicom(14, "", text(tags::WINDOW_WIDTH, VR::DS, PATIENT)), false),
+        ("intercept.dcm", dicom(15, "", text(tags::RESCALE_INTERCEPT, VR::DS, PATIENT)), false),
         ("frames.dcm", dicom(8, "", text(tags::NUMBER_OF_FRAMES, VR::IS, PATIENT)), false),
         ("charset.dcm", dicom(9, "", text(tags::SPECIFIC_CHARACTER_SET, VR::CS, PATIENT)), false),
         ("bits.dcm", dicom(10, "", number(tags::BITS_STORED, 0)), false),

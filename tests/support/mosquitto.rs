@@ -185,6 +185,8 @@ pub(crate) struct Authority {
     pub(crate) key: PathBuf,
 }
 
+const NEW_KEY: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+
 impl Authority {
     /// Makes them as `<directory>/<name>.*`.
     pub(crate) fn new(directory: &Path, name: &str) -> Self {
@@ -197,47 +199,57 @@ impl Authority {
     }
 
     fn valid_for(directory: &Path, name: &str, days: &str) -> Self {
-        let path = |suffix: &str| directory.join(format!("{name}.{suffix}"));
-        let (ca, ca_key, certificate, key, request, extensions) =
-            (path("ca.pem"), path("ca.key"), path("pem"), path("key"), path("csr"), path("ext"));
-        let openssl = |command: &mut Command| {
-            let output = command.output().expect("openssl is installed");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        };
-        let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        let ca = directory.join(format!("{name}.ca.pem"));
         openssl(
             Command::new("openssl")
                 .args(["req", "-x509", "-days", "2", "-subj", &format!("/CN={name} authority")])
-                .args(new_key)
+                .args(NEW_KEY)
                 .args(["-addext", "basicConstraints=critical,CA:TRUE", "-keyout"])
-                .arg(&ca_key)
+                .arg(ca.with_extension("key"))
                 .arg("-out")
                 .arg(&ca),
         );
-        let subject = format!("/CN={name}");
-        openssl(
-            Command::new("openssl")
-                .args(["req", "-new", "-subj", &subject])
-                .args(new_key)
-                .arg("-keyout")
-                .arg(&key)
-                .arg("-out")
-                .arg(&request),
-        );
-        fs::write(&extensions, "subjectAltName=IP:127.0.0.1,DNS:localhost\n").expect("writable");
-        openssl(
-            Command::new("openssl")
-                .args(["x509", "-req", "-days", days, "-CAcreateserial", "-in"])
-                .arg(&request)
-                .arg("-CA")
-                .arg(&ca)
-                .arg("-CAkey")
-                .arg(&ca_key)
-                .arg("-extfile")
-                .arg(&extensions)
-                .arg("-out")
-                .arg(&certificate),
-        );
+        let (certificate, key) = sign(&ca, name, days);
         Self { ca, certificate, key }
     }
+
+    /// Signs another certificate, of this common name, for either end; beside it is its key.
+    pub(crate) fn sign(&self, name: &str) -> (PathBuf, PathBuf) {
+        sign(&self.ca, name, "2")
+    }
+}
+
+/// A certificate that the authority `ca` has signed, and its key, both made beside it.
+fn sign(ca: &Path, name: &str, days: &str) -> (PathBuf, PathBuf) {
+    let path = |suffix: &str| ca.with_file_name(format!("{name}.{suffix}"));
+    let (certificate, key, request, extensions) = (path("pem"), path("key"), path("csr"), path("ext"));
+    openssl(
+        Command::new("openssl")
+            .args(["req", "-new", "-subj", &format!("/CN={name}")])
+            .args(NEW_KEY)
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&request),
+    );
+    fs::write(&extensions, "subjectAltName=IP:127.0.0.1,DNS:localhost\n").expect("writable");
+    openssl(
+        Command::new("openssl")
+            .args(["x509", "-req", "-days", days, "-CAcreateserial", "-in"])
+            .arg(&request)
+            .arg("-CA")
+            .arg(ca)
+            .arg("-CAkey")
+            .arg(ca.with_extension("key"))
+            .arg("-extfile")
+            .arg(&extensions)
+            .arg("-out")
+            .arg(&certificate),
+    );
+    (certificate, key)
+}
+
+fn openssl(command: &mut Command) {
+    let output = command.output().expect("openssl is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,7 +1,7 @@
 //! GPU first, the processor behind it: a film that the GPU fails on is the processor's, and so is every one after.
 
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,9 +47,10 @@ impl Mark {
     pub fn set(&self) {
         // Without it a crash is not told from others.
         let directory = self.0.parent().unwrap_or(Path::new("/"));
-        let _ = File::create(&self.0).or_else(|_| {
+        let create = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.0);
+        let _ = create().or_else(|_| {
             DirBuilder::new().mode(0o700).create(directory)?;
-            File::create(&self.0)
+            create()
         });
     }
 
