@@ -29,7 +29,6 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use bundles::files;
 use daemon::{Daemon, Home};
@@ -349,18 +348,55 @@ async fn the_doctor_measures_the_gpu_and_survives_one_that_fails_or_hangs() {
 async fn a_gpu_that_failed_is_tried_again_and_three_times_in_all() {
     let Some(mut site) = Site::new("retry_s = 1").await else { return };
     let stand_in = StandIn::whole();
-    let daemon = site.start(&stand_in.environment("memory", CUDA));
+    let mut daemon = site.start(&stand_in.environment("memory", CUDA));
     for failures in 1..=3 {
         site.says(1, "serving").await;
         assert_eq!([site.reads().await, site.reads().await], ["tensorrt", "tract-cpu"], "try {failures}");
         site.says(1, "failed").await;
         assert_eq!(site.faults("run"), failures);
     }
-    // Long enough for a fourth.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    daemon.until_said("failed 3 times and is not tried again");
     assert_eq!((site.reads().await.as_str(), site.faults("run")), ("tract-cpu", 3));
     let state = &site.witness.on("status").last().expect("heard")["accelerator"]["state"];
     assert_eq!(state, "failed");
+    assert_eq!(daemon.stopped().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_gpu_that_served_and_is_gone_has_failed() {
+    let Some(mut site) = Site::new("retry_s = 1").await else { return };
+    let stand_in = StandIn::whole();
+    let mut daemon = site.start(&stand_in.environment("lose", CUDA));
+    site.says(1, "serving").await;
+    assert_eq!(site.reads().await, "tract-cpu", "the golden film was all it computed");
+    // It is looked for again, and not found.
+    daemon.until_said("no GPU: CUDA_ERROR_NO_DEVICE");
+    assert_eq!(site.reads().await, "tract-cpu");
+    let no_gpu = |status: &Value| {
+        status["accelerator"]["reason"].as_str().is_some_and(|reason| reason.contains("CUDA_ERROR_NO_DEVICE"))
+    };
+    site.witness.until("the reason", |witness| witness.on("status").last().is_some_and(no_gpu)).await;
+    let status = site.says(1, "failed").await;
+    assert_eq!((&status["state"], &status["reasons"]), (&json!("degraded"), &json!(["accelerator_failed"])));
+    assert_eq!((site.faults("run"), site.faults("no_gpu"), daemon.stopped().code()), (1, 1, Some(0)));
+}
+
+#[tokio::test]
+async fn an_engine_for_which_there_is_no_memory_is_kept() {
+    let Some(mut site) = Site::new("").await else { return };
+    let stand_in = StandIn::whole();
+    let daemon = site.start(&stand_in.environment("", CUDA));
+    site.says(1, "serving").await;
+    assert_eq!(daemon.stopped().code(), Some(0));
+    let made = |site: &Site| fs::metadata(&site.plans()[0]).expect("there").mtime_nsec();
+    let before = made(&site);
+    // TensorRT itself only returns nothing.
+    let daemon = site.start(&stand_in.environment("full_says_the_log", CUDA));
+    let status = site.says(2, "failed").await;
+    let reason = status["accelerator"]["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with("the GPU has no memory left") && reason.contains("out of memory"), "{reason}");
+    assert_eq!((site.faults("out_of_memory"), site.faults("refused"), made(&site)), (1, 0, before));
+    assert_eq!(site.reads().await, "tract-cpu");
     assert_eq!(daemon.stopped().code(), Some(0));
 }
 

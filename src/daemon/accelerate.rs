@@ -7,8 +7,8 @@
 //!                       golden film as on the processor? ──► handed to the worker ──► it fails: the processor's again
 //! ```
 //!
-//! Nothing here holds up a film, and no failure here ends the daemon; each is told in the journal, the status, the
-//! metrics and on the status page.
+//! Nothing here holds up a film, and no failure here ends the daemon but a driver that crashes in its process: the next
+//! run leaves that one alone. Each is told in the journal, the status, the metrics and on the status page.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl Accelerate {
         }
         if EngineCache::below(&self.state).mark().take() {
             let why = TensorRtError::Died;
-            return self.unavailable(&why, self.state_of(&why, false));
+            return self.unavailable(&why, state_of(&why, false));
         }
         self.tell(AcceleratorState::Preparing, None);
         let (mut has_served, mut failures) = (false, 0);
@@ -156,7 +156,7 @@ impl Accelerate {
                 }
                 Err(TensorRtError::Stopped) => return,
                 Err(why) => {
-                    let state = self.state_of(&why, has_served);
+                    let state = state_of(&why, has_served);
                     // Told once, however often it is found.
                     if told.as_ref() != Some(&why) {
                         self.unavailable(&why, state);
@@ -173,15 +173,13 @@ impl Accelerate {
                     }
                 }
             };
-            if failures >= TRIES || !self.rests(pause) {
+            if failures >= TRIES {
+                return warn!("the GPU failed {failures} times and is not tried again until the next start");
+            }
+            if !self.rests(pause) {
                 return;
             }
         }
-    }
-
-    /// What is to be said of a GPU that does not serve: one that did, and now cannot even be found, has failed.
-    fn state_of(&self, why: &TensorRtError, has_served: bool) -> AcceleratorState {
-        if why.is_absence() && !has_served { AcceleratorState::Absent } else { AcceleratorState::Failed }
     }
 
     /// A detector that has proven itself. A driver that hangs keeps the thread that called it, and nothing else.
@@ -204,12 +202,12 @@ impl Accelerate {
 
     fn unavailable(&self, why: &TensorRtError, state: AcceleratorState) {
         self.visible.accelerator_failed(fault(why));
-        if self.is_missed(state, why) {
+        let degraded = self.is_missed(state, why);
+        if degraded {
             error!("the processor computes, and not the GPU: {why}");
         } else {
             info!("the processor computes: {why}");
         }
-        let degraded = self.is_missed(state, why);
         self.say(Accelerator::new(state, Some(why.to_string())), degraded);
     }
 
@@ -345,6 +343,11 @@ impl Examiner {
         let missing = || TensorRtError::Build { reason: "it is not in the cache".to_owned() };
         self.cached(tensorrt, cache, key, progress)?.ok_or_else(missing)
     }
+}
+
+/// What is to be said of a GPU that does not serve: one that did, and now cannot even be found, has failed.
+const fn state_of(why: &TensorRtError, has_served: bool) -> AcceleratorState {
+    if why.is_absence() && !has_served { AcceleratorState::Absent } else { AcceleratorState::Failed }
 }
 
 /// Whether what is in the cache is only spoilt; what belongs to somebody else is left as it is.

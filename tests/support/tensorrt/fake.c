@@ -30,11 +30,14 @@ int32_t lm_revision(void) { return LANDMARKD_SHIM_REVISION; }
 
 void lm_log_to(lm_log log) { tell = log; }
 
+/* It was there, and then it was not. */
+static int lost;
+
 int32_t lm_describe(void *const *functions, lm_device *device, lm_words words) {
     const char *cuda = getenv("FAKE_CUDA");
     int32_t (*version)(void) = (int32_t (*)(void))functions[LM_GET_INFER_LIB_VERSION];
     if (functions[LM_CU_INIT] == NULL || functions[LM_CREATE_ONNX_PARSER] == NULL || version() != 100300) abort();
-    if (told("no_gpu")) return refuse(words, LM_NO_GPU, "CUDA_ERROR_NO_DEVICE");
+    if (told("no_gpu") || lost) return refuse(words, LM_NO_GPU, "CUDA_ERROR_NO_DEVICE");
     if (told("broken")) return refuse(words, LM_CUDA, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH");
     strcpy(device->name, "Stand-in");
     device->capability_major = 8;
@@ -77,6 +80,10 @@ int32_t lm_open(void *const *functions, const void *plan, size_t bytes, const lm
     if (told("stuck")) {
         for (;;) pause();
     }
+    if (told("full_says_the_log")) {
+        tell(1, "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)");
+        return refuse(words, LM_REFUSED, "TensorRT does not take the engine's plan");
+    }
     if (told("full")) return refuse(words, LM_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
     *engine = calloc(1, sizeof **engine);
     (*engine)->pixels = interface->width * interface->height;
@@ -89,6 +96,10 @@ int32_t lm_run(lm_engine *engine, const float *frame, float *coordinates, float 
     double sum = 0.0;
     /* The golden film and one more, and then there is no memory. */
     if (told("memory") && ++engine->runs > 2) return refuse(words, LM_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");
+    if (told("lose") && ++engine->runs > 1) {
+        lost = 1;
+        return refuse(words, LM_CUDA, "CUDA_ERROR_UNKNOWN");
+    }
     if (told("die") && ++engine->runs > 1) *(volatile int *)NULL = 1;
     for (int i = 0; i < engine->pixels; ++i) sum += frame[i];
     for (int i = 0; i < 4; ++i) {
