@@ -70,13 +70,14 @@ pub fn watched<T: Send + 'static>(
 mod tests {
     use super::*;
 
-    const SHORT: Duration = Duration::from_millis(50);
+    const SHORT: Duration = Duration::from_millis(500);
+    const LONG: Duration = Duration::from_secs(60);
 
     #[test]
     fn what_hangs_is_given_up_by_name_and_what_ends_by_itself_is_not() {
         let patient = watched(SHORT, |progress| {
             progress.leaves_alone("a building");
-            thread::sleep(4 * SHORT);
+            thread::sleep(2 * SHORT);
             progress.begins("a film");
             Ok(7)
         });
@@ -89,8 +90,8 @@ mod tests {
             Ok(())
         });
         assert_eq!(hanging, Err(TensorRtError::Hangs { what: "a film", seconds: 0 }));
-        assert_eq!(watched::<()>(SHORT, |_| Err(TensorRtError::Stopped)), Err(TensorRtError::Stopped));
-        let panicked = watched::<()>(SHORT, |_| panic!("on purpose")).expect_err("it ended");
+        assert_eq!(watched::<()>(LONG, |_| Err(TensorRtError::Stopped)), Err(TensorRtError::Stopped));
+        let panicked = watched::<()>(LONG, |_| panic!("on purpose")).expect_err("it ended");
         assert!(panicked.to_string().contains("the opening of its libraries panicked"), "{panicked}");
     }
 }
