@@ -449,6 +449,12 @@ async fn a_gpu_that_the_daemon_dies_of_while_it_is_opened_is_left_alone_at_the_n
     let daemon = site.start(&stand_in.environment("", CUDA));
     site.says(4, "serving").await;
     assert_eq!(daemon.stopped().code(), Some(0));
+
+    // Nor does an engine that is there already, and so is not built first, kill it twice.
+    assert_eq!(site.start(&environment).ended().signal(), Some(SIGSEGV));
+    let daemon = site.start(&environment);
+    site.says(6, "failed").await;
+    assert_eq!(daemon.stopped().code(), Some(0));
 }
 
 #[tokio::test]
