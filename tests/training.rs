@@ -124,7 +124,9 @@ fn a_loss_that_is_no_number_names_the_films_and_the_last_good_state() {
     fs::write(&config, text).expect("a fresh folder");
     let out = root.path().join("run");
     let films = ["--data", path(root.path()), "--layout", "own", "--labels", path(&labels)];
-    let output = run(&[["train", "--out", path(&out), "--config", path(&config)].as_slice(), &films].concat());
+    // Due after every step: what such weights are saved as would be no good state.
+    let often = ["--checkpoint-minutes", "0", "--threads", "2"];
+    let output = run(&[["train", "--out", path(&out), "--config", path(&config)].as_slice(), &films, &often].concat());
     let message = text_of(&output);
     assert!(!output.status.success(), "{message}");
     assert!(message.contains("the loss is not finite in epoch ") && message.contains("film"), "{message}");
@@ -132,7 +134,51 @@ fn a_loss_that_is_no_number_names_the_films_and_the_last_good_state() {
         message.contains(&format!("the last good state is {}", out.join("last.safetensors").display())),
         "{message}"
     );
-    checkpoint::read(&out.join("last.safetensors")).expect("the state before it");
+    let (state, metadata) = checkpoint::read(&out.join("last.safetensors")).expect("the state before it");
+    assert_eq!(metadata["step"], "0", "the first step already is too long");
+    let largest = state.values().flat_map(|array| &array.values).fold(0.0_f32, |most, value| most.max(value.abs()));
+    assert!(largest < 1e6, "{largest}");
+
+    // It goes on from there with the threads it was started with, once the rate is mended; not with other labels, and
+    // not twice at once.
+    let machine = fs::read_to_string(out.join("machine.toml")).expect("the run's");
+    assert!(machine.contains("threads = 2"), "{machine}");
+    let told = out.join("config.toml");
+    let text = fs::read_to_string(&told).expect("the run's").replace("lr = 1e30", "lr = 1e-3");
+    assert!(text.contains("lr = 1e-3"), "{text}");
+    fs::write(&told, text).expect("our folder");
+    let right = fs::read_to_string(&labels).expect("just written");
+    fs::write(&labels, right.replacen("film00.png,30,", "film00.png,31,", 1)).expect("our folder");
+    let message = text_of(&run(&["resume", path(&out)]));
+    assert!(message.contains("the films' names, landmarks or sizes are not those"), "{message}");
+    fs::write(&labels, right).expect("our folder");
+    let held = fs::File::open(&told).expect("the run's");
+    held.lock().expect("nobody else has it");
+    let message = text_of(&run(&["resume", path(&out)]));
+    assert!(message.contains("another landmark-train works on this run"), "{message}");
+    drop(held);
+    let output = run(&["resume", path(&out)]);
+    assert!(output.status.success(), "{}", text_of(&output));
+    assert!(text_of(&output).contains("computing on cpu with 2 threads"), "{}", text_of(&output));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_is_refused_by_file_and_key() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let labels = films(root.path());
+    let config = config(root.path(), 4);
+    let text =
+        fs::read_to_string(&config).expect("just written").replace("[augment]", "[augment]\ncrop_probability = 1.5");
+    fs::write(&config, text).expect("a fresh folder");
+    let out = root.path().join("run");
+    let films = ["--data", path(root.path()), "--layout", "own", "--labels", path(&labels)];
+    let output = run(&[["train", "--out", path(&out), "--config", path(&config)].as_slice(), &films].concat());
+    let message = text_of(&output);
+    assert!(!output.status.success() && !out.exists(), "{message}");
+    assert!(
+        message.contains("4.toml") && message.contains("augment.crop_probability = 1.5: must be 0 to 1"),
+        "{message}"
+    );
 }
 
 /// Weights and record of a run, without what depends on the clock.

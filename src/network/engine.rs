@@ -1,7 +1,6 @@
 //! All that leaves this room: a network that steps, predicts and hands out its state as plain vectors.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use tch::{Device, Kind, TchError, Tensor};
@@ -153,6 +152,27 @@ impl Engine {
             times.update = began.elapsed().as_secs_f64();
         }
         Ok((per_film, times))
+    }
+
+    /// The loss of each film as the next [`step`](Self::step) would see it; nothing is changed.
+    ///
+    /// # Errors
+    /// When the batch does not fit the network or LibTorch fails.
+    pub fn trial(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+        let _guard = tch::no_grad_guard();
+        let kept: Vec<(String, Tensor)> = self
+            .parameters
+            .statistics()
+            .iter()
+            .map(|(name, tensor)| Ok((name.clone(), duplicate(tensor)?)))
+            .collect::<Result<_, EngineError>>()?;
+        let losses = self.loss(batch, Mode::Train).and_then(|loss| values(&loss));
+        for (name, before) in kept {
+            if let Some(tensor) = self.parameters.statistics().get(&name) {
+                tensor.f_detach()?.f_copy_(&before)?;
+            }
+        }
+        losses
     }
 
     /// Takes the normalization of a deployed network out of its convolutions again: every statistic becomes that of
@@ -365,21 +385,4 @@ fn assign(tensor: &Tensor, name: &str, array: Option<&Array>) -> Result<(), Engi
         }
         _ => Err(EngineError::Shape { name: name.to_owned(), expected, found }),
     }
-}
-
-/// The float tensors of a PyTorch file of named tensors (a `state_dict` saved since PyTorch 1.6), and the names of the
-/// others.
-///
-/// # Errors
-/// With LibTorch's words, when it is not such a file.
-pub fn read_pytorch(path: &Path) -> Result<(Weights, Vec<String>), EngineError> {
-    let (mut weights, mut skipped) = (Weights::new(), Vec::new());
-    for (name, tensor) in Tensor::loadz_multi(path)? {
-        if tensor.is_floating_point() {
-            weights.insert(name, array(&tensor)?);
-        } else {
-            skipped.push(name);
-        }
-    }
-    Ok((weights, skipped))
 }

@@ -20,4 +20,4 @@ mod resnet;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, EngineError, EngineOptions, StepTimes, read_pytorch};
+pub use engine::{Engine, EngineError, EngineOptions, StepTimes};

@@ -51,6 +51,11 @@ impl Parameters {
         &self.weights
     }
 
+    /// The running statistics, by name.
+    pub(super) const fn statistics(&self) -> &BTreeMap<String, Tensor> {
+        &self.statistics
+    }
+
     /// Trained tensors and running statistics, by name.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.weights.iter().chain(&self.statistics).map(|(name, tensor)| (name.as_str(), tensor))

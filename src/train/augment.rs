@@ -67,6 +67,31 @@ pub struct Augmentation {
 }
 
 impl AugmentConfig {
+    /// Whether films can be drawn like this.
+    ///
+    /// # Errors
+    /// One sentence that names the key, its value and what it should be.
+    pub fn check(&self) -> Result<(), String> {
+        let [smallest, largest] = self.scale;
+        for (key, value, [least, most], why) in [
+            ("crop_probability", self.crop_probability, [0.0, 1.0], ", a share of the films"),
+            ("crop_min", self.crop_min, [0.1, 1.0], ", a share of the film's sides"),
+            ("brightness", self.brightness, [0.0, 255.0], " gray levels"),
+            ("contrast", self.contrast, [0.0, 1.0], ""),
+            ("scale[0]", smallest, [0.1, 1.0], ""),
+            ("scale[1]", largest, [1.0, 10.0], ""),
+            ("rotation_deg", self.rotation_deg, [0.0, 180.0], " degrees"),
+            ("shift", self.shift, [0.0, 1.0], ", a share of the box"),
+            ("elastic", self.elastic, [0.0, 0.1], "; beyond that the film folds over itself"),
+            ("mirror", self.mirror, [0.0, 1.0], ", a share of the films"),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(format!("augment.{key} = {value}: must be {least} to {most}{why}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Draws an augmentation for a film of `film` source pixels.
     pub fn draw(&self, rng: &mut ChaCha8Rng, film: Size, frame: Frame) -> Augmentation {
         let coin = |rng: &mut ChaCha8Rng| rng.random_bool(0.5);

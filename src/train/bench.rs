@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use serde::Serialize;
 
 use super::loader::{Epoch, LoaderConfig, TrainingFilm};
+use super::machine::Machine;
 use super::preset::TrainConfig;
 use super::run::RunError;
 use crate::geometry::{Point, Size};
@@ -79,11 +80,12 @@ pub fn training_speed(
     films: Vec<TrainingFilm>,
     partners: Option<Arc<[usize]>>,
     config: &TrainConfig,
-    (threads, workers): (usize, usize),
+    machine: Machine,
     steps: usize,
     load_ms_per_film: Option<f64>,
 ) -> Result<TrainingSpeed, RunError> {
     let augment_ms_per_film = augment_ms(&films, config);
+    let Machine { threads, workers, .. } = machine;
     let batch = config.batch;
     let loader = LoaderConfig { seed: 0, frame: config.frame, batch, augment: config.augment, partners, workers };
     let films = Arc::new(films);

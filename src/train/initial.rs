@@ -11,7 +11,11 @@ use tract_onnx::pb::{ModelProto, TensorProto, tensor_proto::DataType};
 use super::architecture::{Architecture, Convolution, convolutions, linear_shape};
 use super::batch::{Array, Weights};
 use super::export::NORM_EPSILON;
+use super::pytorch_file;
 use crate::model::{Bundle, BundleError};
+
+/// The parts of torchvision's ResNet that are the backbone's; the rest is its classifier.
+const TORCHVISION: [&str; 6] = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"];
 
 /// Weights to start from.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +52,7 @@ pub enum InitialError {
     Bundle(#[from] BundleError),
 }
 
-/// Reads weights from a bundle's directory, a safetensors file or (with the engine) a PyTorch file.
+/// Reads weights from a bundle's directory, a safetensors file or a PyTorch file.
 ///
 /// # Errors
 /// When it cannot be read or is none of these.
@@ -69,9 +73,11 @@ pub fn initial_weights(path: &Path, architecture: &Architecture) -> Result<Initi
         _ => return Err(format(format!("`.{extension}` is no known ending"))),
     };
     // torchvision names the backbone's tensors without a prefix.
-    let torchvision = weights.contains_key("conv1.weight");
-    let prefixed = |(name, array): (String, Array)| (format!("backbone.{name}"), array);
-    let weights = if torchvision { weights.into_iter().map(prefixed).collect() } else { weights };
+    let prefixed = |(name, array): (String, Array)| {
+        let part = name.split('.').next().unwrap_or_default();
+        (if TORCHVISION.contains(&part) { format!("backbone.{name}") } else { name }, array)
+    };
+    let weights = weights.into_iter().map(prefixed).collect();
     Ok(Initial { weights, skipped, folded: false })
 }
 
@@ -95,16 +101,9 @@ fn safetensors(path: &Path) -> Result<(Weights, Vec<String>), InitialError> {
     Ok((weights, skipped))
 }
 
-#[cfg(feature = "torch")]
 fn pytorch(path: &Path) -> Result<(Weights, Vec<String>), InitialError> {
-    crate::network::read_pytorch(path)
-        .map_err(|e| InitialError::Format { path: path.to_owned(), reason: e.to_string() })
-}
-
-#[cfg(not(feature = "torch"))]
-fn pytorch(path: &Path) -> Result<(Weights, Vec<String>), InitialError> {
-    let reason = "PyTorch files are read by LibTorch, and this build has none".to_owned();
-    Err(InitialError::Format { path: path.to_owned(), reason })
+    let bytes = fs::read(path).map_err(|source| InitialError::Io { path: path.to_owned(), source })?;
+    pytorch_file::read(&bytes).map_err(|reason| InitialError::Format { path: path.to_owned(), reason })
 }
 
 fn singles(data: &[u8]) -> Vec<f32> {
@@ -221,11 +220,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("resnet18.safetensors");
         let array = |n: usize| Array { shape: vec![n], values: vec![1.5; n] };
-        let given = Weights::from([("conv1.weight".to_owned(), array(4)), ("bn1.bias".to_owned(), array(2))]);
+        // In part: without the first convolution.
+        let given = Weights::from([("layer1.0.conv1.weight".to_owned(), array(4)), ("bn1.bias".to_owned(), array(2))]);
         checkpoint::write(&path, &given, HashMap::new()).expect("a fresh folder");
         let Initial { weights, skipped, folded } =
             initial_weights(&path, &Architecture::heatmap(3)).expect("a safetensors file");
-        assert_eq!(weights.keys().collect::<Vec<_>>(), ["backbone.bn1.bias", "backbone.conv1.weight"]);
+        assert_eq!(weights.keys().collect::<Vec<_>>(), ["backbone.bn1.bias", "backbone.layer1.0.conv1.weight"]);
         assert_eq!((weights["backbone.bn1.bias"].clone(), skipped.len(), folded), (array(2), 0, false));
         let view = safetensors::tensor::TensorView::new(Dtype::I64, vec![1], &[0; 8]).expect("one number");
         fs::write(&path, safetensors::serialize([("bn1.num_batches_tracked", view)], &None).expect("a header"))

@@ -62,8 +62,13 @@ pub struct LoaderConfig {
 #[derive(Debug)]
 pub struct Epoch {
     batches: Receiver<LoadedBatch>,
-    _producer: JoinHandle<()>,
+    producer: JoinHandle<()>,
 }
+
+/// The thread that makes batches ended before the epoch did.
+#[derive(Debug, thiserror::Error)]
+#[error("the making of batches failed; a fault of landmark-train, which its words above tell more of")]
+pub struct LoaderError;
 
 impl Epoch {
     /// Starts making the batches of `epoch`, without the first `skipped` ones.
@@ -88,7 +93,16 @@ impl Epoch {
                 }
             }
         })?;
-        Ok(Self { batches, _producer: producer })
+        Ok(Self { batches, producer })
+    }
+
+    /// To be called once no batch comes any more.
+    ///
+    /// # Errors
+    /// When batches are missing, because the thread that makes them panicked.
+    pub fn finish(self) -> Result<(), LoaderError> {
+        drop(self.batches);
+        self.producer.join().map_err(|_| LoaderError)
     }
 }
 
@@ -204,6 +218,18 @@ mod tests {
         };
         assert_eq!(run(1), run(0)[1..]);
         assert_eq!(run(3), []);
+    }
+
+    #[test]
+    fn an_epoch_that_breaks_off_is_an_error_and_no_short_epoch() {
+        let mut whole = Epoch::start(films(10), config(1), 0, 0).expect("a thread");
+        assert_eq!(whole.by_ref().count(), 3);
+        assert!(whole.finish().is_ok());
+        // No share of films; a configuration with it is refused before.
+        let augment = AugmentConfig { crop_probability: 1.5, ..AugmentConfig::default() };
+        let mut broken = Epoch::start(films(10), LoaderConfig { augment, ..config(1) }, 0, 0).expect("a thread");
+        assert_eq!(broken.by_ref().count(), 0);
+        assert!(broken.finish().is_err());
     }
 
     #[test]

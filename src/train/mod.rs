@@ -1,7 +1,7 @@
 //! The workstation trainer (feature `train`): data sets, augmentation, metrics, runs and export, in pure Rust.
 //!
 //! Films come from a [`datasets::Source`] and are looked at before use (`check`). A run decodes them once (`run`), starts
-//! from what is given (`initial`), draws augmented batches on threads (`loader`, `augment`, `elastic`), steps an engine
+//! from what is given (`initial`, `pytorch_file`, `pickle`), draws augmented batches on threads (`loader`, `augment`, `elastic`), steps an engine
 //! behind plain vectors (`batch`, implemented by `crate::network` with the feature `torch`), validates (`metrics`, `cobb`),
 //! keeps its state (`checkpoint`) and its record (`record`, `event_file`). A bundle is made of it (`publish`, `card`:
 //! `export`, `atlas`, `calibration`) and measured through the code that serves in the clinic (`evaluate`, `reference`):
@@ -32,11 +32,14 @@ mod event_file;
 mod export;
 mod initial;
 mod loader;
+mod machine;
 mod mirror;
 mod onnx;
+mod pickle;
 mod plots;
 mod preset;
 mod publish;
+mod pytorch_file;
 mod record;
 mod reference;
 mod reliability;
@@ -65,7 +68,8 @@ pub use evaluate::{EvaluateError, TestedFilm, evaluate};
 pub use event_file::EventFile;
 pub use export::{ExportError, Storage, export_nfdp};
 pub use initial::{Initial, InitialError, initial_weights};
-pub use loader::{Epoch, LoadedBatch, LoaderConfig, TrainingFilm, plain_batch};
+pub use loader::{Epoch, LoadedBatch, LoaderConfig, LoaderError, TrainingFilm, plain_batch};
+pub use machine::{Machine, Precision};
 pub use metrics::Summary;
 pub use mirror::mirror_partners;
 pub use plots::{ErrorCurve, PlotError, box_plot_svg, cumulative_error_svg};
@@ -79,5 +83,5 @@ pub use report::{
     LandmarkErrors, ReportError, Setting, replace_file,
 };
 #[cfg(feature = "torch")]
-pub use run::{CONFIG_FILE, FILMS_FILE, Run, RunError, load, source_points};
+pub use run::{CONFIG_FILE, FILMS_FILE, MACHINE_FILE, Run, RunError, load, source_points};
 pub use schedule::linear_rate;

@@ -9,7 +9,8 @@ use super::augment::AugmentConfig;
 use super::mirror::mirror_partners;
 use crate::geometry::Frame;
 
-/// Everything that shapes a run; what is absent in the file is refused, so that a run's record is complete.
+/// Everything that shapes a run. The keys of the paper must be in the file; what is beside the paper, and the ranges of
+/// the augmentation, have their defaults. A run's own record holds every key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
@@ -113,22 +114,16 @@ impl TrainConfig {
         if !(0.01..=100.0).contains(&self.temperature) {
             return Err(format!("temperature = {}: must be 0.01 to 100", self.temperature));
         }
-        if !(0.0..=0.1).contains(&self.augment.elastic) {
-            let elastic = self.augment.elastic;
-            return Err(format!(
-                "augment.elastic = {elastic}: must be 0 to 0.1; beyond that the film folds over itself"
-            ));
-        }
-        if !(0.0..=1.0).contains(&self.augment.mirror) {
-            return Err(format!("augment.mirror = {}: must be 0 to 1, a share of the films", self.augment.mirror));
-        }
-        if self.lr.is_nan() || self.lr <= 0.0 {
+        if !self.lr.is_finite() || self.lr <= 0.0 {
             return Err(format!("lr = {}: must be above 0", self.lr));
         }
         if !(0.0..1.0).contains(&self.average_decay) {
             return Err(format!("average_decay = {}: must be at least 0 and below 1", self.average_decay));
         }
-        Ok(())
+        if !(0.0..=1.0).contains(&self.lr_end_factor) {
+            return Err(format!("lr_end_factor = {}: must be 0 to 1, a share of `lr`", self.lr_end_factor));
+        }
+        self.augment.check()
     }
 }
 
@@ -164,5 +159,24 @@ mod tests {
         let mut config = TrainConfig::preset("ceph").expect("it is shipped");
         config.frame = Frame::new(500, 512);
         assert_eq!(config.check(), Err("frame = 500x512: both sides must be multiples of 32".into()));
+        let refused = |change: fn(&mut TrainConfig)| {
+            let mut config = TrainConfig::preset("ceph").expect("it is shipped");
+            change(&mut config);
+            config.check().expect_err("refused")
+        };
+        assert_eq!(
+            refused(|config| config.augment.crop_probability = 1.5),
+            "augment.crop_probability = 1.5: must be 0 to 1, a share of the films"
+        );
+        assert_eq!(refused(|config| config.augment.scale = [1.2, 1.3]), "augment.scale[0] = 1.2: must be 0.1 to 1");
+        assert_eq!(
+            refused(|config| config.augment.shift = f64::NAN),
+            "augment.shift = NaN: must be 0 to 1, a share of the box"
+        );
+        assert_eq!(
+            refused(|config| config.lr_end_factor = -3.0),
+            "lr_end_factor = -3: must be 0 to 1, a share of `lr`"
+        );
+        assert_eq!(refused(|config| config.lr = f64::INFINITY), "lr = inf: must be above 0");
     }
 }

@@ -1,24 +1,28 @@
 //! One training run: epochs, validation, checkpoints, and going on where a killed one stood.
 //!
-//! A run's folder holds `config.toml` (what it was told), `films.toml` (where its films lie), `last.safetensors` (everything a continued run needs),
-//! `best.safetensors` (the averaged weights of the best validated epoch) and its record. `last` is there from the
-//! first moment on: a run that is killed and continued takes the same steps with the same films as one that is not, and
-//! on the same number of CPU threads ends with the same bits. Whatever a kill left half done after `last` was written,
-//! the continued run does again.
+//! A run's folder holds `config.toml` (what it was told), `films.toml` (where its films lie), `machine.toml` (threads and
+//! precision), `last.safetensors` (everything a continued run needs), `best.safetensors` (the averaged weights of the best
+//! validated epoch) and its record. `last` is there from the first moment on: a run that is killed and continued takes
+//! the same steps with the same films as one that is not, and on the same number of CPU threads ends with the same bits.
+//! Whatever a kill left half done after `last` was written, the continued run does again. What is saved has been tried:
+//! the loss that its weights give is finite.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::batch::FilmPrediction;
 use super::checkpoint::{self, CheckpointError};
 use super::cobb::Angles;
 use super::datasets::{DatasetError, LabelledFilm, Source};
-use super::loader::{Epoch, LoaderConfig, TrainingFilm, plain_batch};
+use super::loader::{Epoch, LoadedBatch, LoaderConfig, LoaderError, TrainingFilm, plain_batch};
+use super::machine::Machine;
 use super::metrics::{Summary, radial_errors, summarise};
 use super::preset::TrainConfig;
 use super::record::{EpochRecord, Record};
@@ -35,6 +39,8 @@ const BEST: &str = "best.safetensors";
 pub const CONFIG_FILE: &str = "config.toml";
 /// The file that says where a run's films lie.
 pub const FILMS_FILE: &str = "films.toml";
+/// The file that says with how many threads and how precisely a run computes.
+pub const MACHINE_FILE: &str = "machine.toml";
 
 /// A run's folder and what it trains on.
 #[derive(Debug)]
@@ -55,8 +61,8 @@ pub struct Run {
     pub unit: LengthUnit,
     /// Distances at which detections are counted, in `unit`.
     pub thresholds: Vec<f64>,
-    /// Threads that make batches.
-    pub workers: usize,
+    /// Threads and precision.
+    pub machine: Machine,
     /// Within an epoch, the longest time between two checkpoints.
     pub checkpoint_interval: Duration,
 }
@@ -107,6 +113,23 @@ pub enum RunError {
         /// Now.
         found: String,
     },
+    /// The checkpoint belongs to the same films with other labels.
+    #[error(
+        "{path}: the films' names, landmarks or sizes are not those that the run was trained on; put them back, or start a new run from its best.safetensors by --init"
+    )]
+    Labels {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// Another process trains here.
+    #[error("{path}: another landmark-train works on this run; wait for its end, or stop it")]
+    Busy {
+        /// The run's folder.
+        path: PathBuf,
+    },
+    /// Batches are missing.
+    #[error(transparent)]
+    Loader(#[from] LoaderError),
     /// The landmarks have no sides to exchange.
     #[error("{0}")]
     Mirror(String),
@@ -150,6 +173,7 @@ impl Position {
             ("films".into(), films.to_string()),
             ("best".into(), best.to_string()),
             ("training_films".into(), run.train.len().to_string()),
+            ("films_sha256".into(), run.films_sha256()),
             ("landmarks".into(), run.landmarks.join(",")),
             ("config".into(), toml::to_string(&run.config).unwrap_or_default()),
         ])
@@ -220,15 +244,23 @@ impl Run {
         let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
         let temporary = parent.join(format!(".{name}.{}.tmp", std::process::id()));
         fs::create_dir(&temporary).map_err(io(&temporary))?;
-        for (file, text) in [(CONFIG_FILE, toml::to_string(&self.config)), (FILMS_FILE, toml::to_string(&self.source))]
-        {
+        for (file, text) in [
+            (CONFIG_FILE, toml::to_string(&self.config)),
+            (FILMS_FILE, toml::to_string(&self.source)),
+            (MACHINE_FILE, toml::to_string(&self.machine)),
+        ] {
             let path = temporary.join(file);
             let text = text.map_err(|e| std::io::Error::other(e.to_string())).map_err(io(&path))?;
-            fs::write(&path, text).map_err(io(&path))?;
+            let written = File::create(&path).and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            });
+            written.map_err(io(&path))?;
         }
+        // The checkpoint's writing syncs the folder with them.
         checkpoint::write(&temporary.join(LAST), &engine.state()?, Position::START.metadata(self))?;
         fs::rename(&temporary, &self.folder).map_err(io(&self.folder))?;
-        fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(io(parent))
+        File::open(parent).and_then(|folder| folder.sync_all()).map_err(io(parent))
     }
 
     /// Trains from where the run's last checkpoint stands to the last epoch.
@@ -237,6 +269,14 @@ impl Run {
     /// When the engine, a checkpoint or the folder fails, or the loss is no longer finite.
     pub fn train(&self, engine: &mut Engine) -> Result<(), RunError> {
         let io = |source| RunError::Io { path: self.folder.clone(), source };
+        // Until the end of this function; a killed process holds no lock.
+        let lock = File::open(self.folder.join(CONFIG_FILE)).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(RunError::Busy { path: self.folder.clone() }),
+            // Not every file system of a network can lock.
+            Err(TryLockError::Error(why)) => tracing::debug!("no lock on {}: {why}", self.folder.display()),
+        }
         let (state, metadata) = checkpoint::read(&self.last())?;
         engine.load_state(&state)?;
         drop(state);
@@ -249,6 +289,9 @@ impl Run {
         if expected != self.train.len() {
             return Err(RunError::Films { path: self.last(), expected, found: self.train.len() });
         }
+        if metadata.get("films_sha256").is_some_and(|then| *then != self.films_sha256()) {
+            return Err(RunError::Labels { path: self.last() });
+        }
         let TrainConfig { epochs, batch, lr, lr_end_factor, validate_every, .. } = self.config;
         let loader = LoaderConfig {
             seed: self.config.seed,
@@ -256,7 +299,7 @@ impl Run {
             batch,
             augment: self.config.augment,
             partners: self.config.mirror_partners(&self.landmarks).map_err(RunError::Mirror)?,
-            workers: self.workers,
+            workers: self.machine.workers,
         };
         let steps = self.train.len() / batch;
         let steps_left = (epochs.saturating_sub(at.epoch) * steps).saturating_sub(at.step);
@@ -267,20 +310,25 @@ impl Run {
         while at.epoch < epochs {
             let began = (Instant::now(), at.films);
             let lr = linear_rate(lr, lr_end_factor, at.epoch, epochs);
-            for loaded in Epoch::start(Arc::clone(&self.train), loader.clone(), at.epoch, at.step).map_err(io)? {
+            let mut batches = Epoch::start(Arc::clone(&self.train), loader.clone(), at.epoch, at.step).map_err(io)?;
+            let mut latest = None;
+            for loaded in batches.by_ref() {
                 let losses = engine.step(&loaded.batch, lr)?;
-                if losses.iter().any(|l| !l.is_finite()) {
-                    let films = loaded.films.iter().map(|&i| self.train[i].name.clone()).collect();
-                    return Err(RunError::Diverged { epoch: at.epoch, films, checkpoint: self.last() });
-                }
+                self.finite(&losses, &loaded, at.epoch)?;
                 at.loss += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
                 at.films += losses.len();
                 at.step += 1;
                 record.step();
                 if saved.elapsed() >= self.checkpoint_interval && at.step < steps {
+                    self.finite(&engine.trial(&loaded.batch)?, &loaded, at.epoch)?;
                     self.save(engine, at)?;
                     saved = Instant::now();
                 }
+                latest = Some(loaded);
+            }
+            batches.finish()?;
+            if let Some(loaded) = latest {
+                self.finite(&engine.trial(&loaded.batch)?, &loaded, at.epoch)?;
             }
             let films_per_s = (at.films - began.1) as f64 / began.0.elapsed().as_secs_f64();
             let done = at.epoch + 1;
@@ -329,6 +377,31 @@ impl Run {
             }
         }
         Ok(summarise(&errors, self.unit, &self.thresholds, &angles))
+    }
+
+    /// # Errors
+    /// When a loss on these films is no number.
+    fn finite(&self, losses: &[f32], loaded: &LoadedBatch, epoch: usize) -> Result<(), RunError> {
+        if losses.iter().all(|loss| loss.is_finite()) {
+            return Ok(());
+        }
+        let films = loaded.films.iter().map(|&i| self.train[i].name.clone()).collect();
+        Err(RunError::Diverged { epoch, films, checkpoint: self.last() })
+    }
+
+    /// Of every film's name, size and landmarks, bit for bit.
+    fn films_sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for TrainingFilm { name, film, landmarks, visible, .. } in self.train.iter().chain(&self.validation) {
+            hash.update(name.as_bytes());
+            hash.update([0]);
+            hash.update([film.source.width, film.source.height].map(u32::to_le_bytes).concat());
+            for (Point { x, y }, visible) in landmarks.iter().zip(visible) {
+                hash.update([x.to_le_bytes(), y.to_le_bytes()].concat());
+                hash.update([u8::from(*visible)]);
+            }
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Everything a continued run needs.

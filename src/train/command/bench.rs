@@ -59,7 +59,7 @@ impl BenchArgs {
         use std::time::Instant;
 
         use crate::train::datasets::Split;
-        use crate::train::{load, noise_films, training_speed};
+        use crate::train::{Machine, load, noise_films, training_speed};
 
         let config = self.config()?;
         // Enough for the loader to shuffle, few enough to be there at once.
@@ -81,10 +81,10 @@ impl BenchArgs {
         if films.len() < config.batch {
             bail!("there are {} films, fewer than a batch of {}; lower --batch", films.len(), config.batch);
         }
-        let mut engine = self.engine.engine(&config, landmarks.len())?;
+        let machine = self.engine.over(Machine::default());
+        let mut engine = super::engine(machine, &config, landmarks.len())?;
         let partners = config.mirror_partners(&landmarks).map_err(anyhow::Error::msg)?;
-        let EngineArgs { threads, workers, .. } = self.engine;
-        let speed = training_speed(&mut engine, films, partners, &config, (threads, workers), self.steps, load_ms)?;
+        let speed = training_speed(&mut engine, films, partners, &config, machine, self.steps, load_ms)?;
         if self.json {
             println!("{}", serde_json::to_string(&speed)?);
         } else {

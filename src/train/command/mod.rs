@@ -10,7 +10,7 @@ mod train;
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::bench::BenchArgs;
@@ -18,7 +18,7 @@ use self::data::DataArgs;
 use self::evaluate::{CompareArgs, EvaluateArgs};
 use self::export::{AgreeArgs, ExportArgs};
 use self::train::{ResumeArgs, TrainArgs};
-use super::TrainConfig;
+use super::{Machine, Precision, TrainConfig};
 use crate::geometry::Frame;
 #[cfg(feature = "torch")]
 use crate::network::{Engine, EngineError, EngineOptions};
@@ -56,45 +56,38 @@ enum Command {
     Agree(AgreeArgs),
 }
 
-/// How convolutions are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Precision {
-    /// bf16 on a GPU, f32 on a CPU.
-    Auto,
-    /// Single precision.
-    F32,
-    /// Products in bfloat16, weights and statistics in single precision.
-    Bf16,
-}
-
 /// How an engine computes, for every subcommand that trains.
 #[derive(Clone, Copy, Debug, Args)]
 struct EngineArgs {
-    /// Threads of one operation: the number of physical cores that are free.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Threads that make batches.
-    #[arg(long, default_value_t = 1)]
-    workers: usize,
-    /// bf16 convolutions, which a GPU is faster with; `auto` is bf16 on a GPU and f32 on a CPU.
-    #[arg(long, value_enum, default_value = "auto")]
-    precision: Precision,
+    /// Threads of one operation, 1 where not said: the number of physical cores that are free.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Threads that make batches, 1 where not said.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// bf16 convolutions, which a GPU is faster with; where not said, `auto`: bf16 on a GPU and f32 on a CPU.
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
 }
 
-#[cfg(feature = "torch")]
 impl EngineArgs {
-    /// A fresh engine for what `config` says, and `landmarks`.
-    fn engine(self, config: &TrainConfig, landmarks: usize) -> Result<Engine, EngineError> {
-        let bf16 = match self.precision {
-            // The engine decides by its device.
-            Precision::Auto => None,
-            Precision::F32 => Some(false),
-            Precision::Bf16 => Some(true),
-        };
-        let TrainConfig { seed, flow, average_decay, .. } = *config;
-        let options = EngineOptions { seed, flow, threads: self.threads, average_decay, bf16 };
-        Engine::new(config.architecture(landmarks), options)
+    /// What is said, and what is not as `before`.
+    fn over(self, before: Machine) -> Machine {
+        Machine {
+            threads: self.threads.unwrap_or(before.threads),
+            workers: self.workers.unwrap_or(before.workers),
+            precision: self.precision.unwrap_or(before.precision),
+        }
     }
+}
+
+/// A fresh engine for what `config` says, and `landmarks`.
+#[cfg(feature = "torch")]
+fn engine(machine: Machine, config: &TrainConfig, landmarks: usize) -> Result<Engine, EngineError> {
+    let TrainConfig { seed, flow, average_decay, .. } = *config;
+    let Machine { threads, precision, .. } = machine;
+    let options = EngineOptions { seed, flow, threads, average_decay, bf16: precision.bf16() };
+    Engine::new(config.architecture(landmarks), options)
 }
 
 /// The preset called `name`.

@@ -13,7 +13,7 @@ use {
     crate::geometry::LengthUnit,
     crate::network::Engine,
     crate::train::datasets::Source,
-    crate::train::{CONFIG_FILE, FILMS_FILE, Run, initial_weights, load, plain_batch},
+    crate::train::{CONFIG_FILE, FILMS_FILE, MACHINE_FILE, Machine, Run, initial_weights, load, plain_batch},
     std::time::Duration,
 };
 
@@ -75,7 +75,7 @@ pub(super) struct ResumeArgs {
     machine: MachineArgs,
 }
 
-/// What has no part in the result but its speed (and, threads and precision, its last bits).
+/// What has no part in the result but its speed (and, threads and precision, its last bits, so that a run keeps them).
 #[derive(Clone, Copy, Debug, Args)]
 struct MachineArgs {
     #[command(flatten)]
@@ -103,7 +103,11 @@ impl TrainArgs {
         config.seed = self.seed.unwrap_or(config.seed);
         config.hold_out_every = self.hold_out_every.unwrap_or(config.hold_out_every);
         config.heatmap_relu = self.heatmap_relu.unwrap_or(config.heatmap_relu);
-        config.check().map_err(anyhow::Error::msg)?;
+        let told = config.check().map_err(anyhow::Error::msg);
+        match &self.config {
+            Some(path) => told.with_context(|| format!("{}", path.display()))?,
+            None => told?,
+        }
         Ok(config)
     }
 
@@ -129,7 +133,9 @@ impl TrainArgs {
         if let Some(labels) = &mut source.labels {
             *labels = labels.canonicalize().with_context(|| format!("{}", labels.display()))?;
         }
-        let (run, mut engine) = prepare(config, source, self.out.clone(), self.machine)?;
+        let MachineArgs { engine, checkpoint_minutes } = self.machine;
+        let machine = engine.over(Machine::default());
+        let (run, mut engine) = prepare(config, source, self.out.clone(), machine, checkpoint_minutes)?;
         if let Some(path) = self.init.as_ref().or(self.pretrained.as_ref()) {
             start_from(path, self.pretrained.is_some(), &run, &mut engine)?;
         }
@@ -147,9 +153,14 @@ impl ResumeArgs {
     #[cfg(feature = "torch")]
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config: TrainConfig = toml_file(&self.run.join(CONFIG_FILE))?;
-        config.check().map_err(anyhow::Error::msg)?;
+        config
+            .check()
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("{}", self.run.join(CONFIG_FILE).display()))?;
         let source = toml_file(&self.run.join(FILMS_FILE))?;
-        let (run, mut engine) = prepare(config, source, self.run, self.machine)?;
+        let MachineArgs { engine, checkpoint_minutes } = self.machine;
+        let machine = engine.over(toml_file(&self.run.join(MACHINE_FILE))?);
+        let (run, mut engine) = prepare(config, source, self.run, machine, checkpoint_minutes)?;
         Ok(run.train(&mut engine)?)
     }
 }
@@ -160,7 +171,8 @@ fn prepare(
     config: TrainConfig,
     source: Source,
     folder: PathBuf,
-    machine: MachineArgs,
+    machine: Machine,
+    checkpoint_minutes: f64,
 ) -> anyhow::Result<(Run, Engine)> {
     let (dataset, validation) = source.training(config.hold_out_every)?;
     for note in &dataset.notes {
@@ -177,9 +189,8 @@ fn prepare(
     let load = |films: &[_]| load(films, config.frame, || bar.inc(1));
     let (train, validation) = (load(&dataset.films)?, load(&validation)?);
     bar.finish_and_clear();
-    let MachineArgs { engine: arguments, checkpoint_minutes } = machine;
-    let engine = arguments.engine(&config, dataset.landmarks.len())?;
-    tracing::info!("computing on {} with {} threads", engine.device(), arguments.threads);
+    let engine = super::engine(machine, &config, dataset.landmarks.len())?;
+    tracing::info!("computing on {} with {} threads", engine.device(), machine.threads);
     let run = Run {
         folder,
         landmarks: dataset.landmarks,
@@ -187,7 +198,7 @@ fn prepare(
         validation,
         unit,
         thresholds: unit.thresholds(source.layout).to_vec(),
-        workers: arguments.workers,
+        machine,
         checkpoint_interval: Duration::from_secs_f64(60.0 * checkpoint_minutes.max(0.0)),
         source,
         config,
