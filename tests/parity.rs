@@ -253,6 +253,7 @@ fn parts(expected_px: Vec<Point>) -> BundleParts {
         training: Training {
             data: text("none"),
             films: 0,
+            hold_out_every: None,
             initialisation: text("pseudo-random"),
             procedure: text("none"),
         },

@@ -128,7 +128,7 @@ impl Engine {
     /// # Errors
     /// When the batch does not fit the network or LibTorch fails.
     pub fn step(&mut self, batch: &Batch, lr: f64) -> Result<Vec<f32>, EngineError> {
-        Ok(self.timed_step(batch, lr)?.0)
+        Ok(self.advance(batch, lr, false)?.0)
     }
 
     /// As [`step`](Self::step), and where its time went.
@@ -136,6 +136,16 @@ impl Engine {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn timed_step(&mut self, batch: &Batch, lr: f64) -> Result<(Vec<f32>, StepTimes), EngineError> {
+        self.advance(batch, lr, true)
+    }
+
+    /// A GPU works on while the program goes on: for its times to mean something it is waited for.
+    fn advance(&mut self, batch: &Batch, lr: f64, timed: bool) -> Result<(Vec<f32>, StepTimes), EngineError> {
+        let wait = |engine: &Self| {
+            if let (Device::Cuda(index), true) = (engine.device, timed) {
+                tch::Cuda::synchronize(index as i64);
+            }
+        };
         let began = Instant::now();
         let loss = self.loss(batch, Mode::Train)?;
         let per_film = values(&loss)?;
@@ -143,12 +153,12 @@ impl Engine {
         if per_film.iter().all(|v| v.is_finite()) {
             let began = Instant::now();
             loss.f_mean(Kind::Float)?.f_backward()?;
-            self.wait();
+            wait(self);
             times.backward = began.elapsed().as_secs_f64();
             let began = Instant::now();
             self.adam.step(self.parameters.weights(), lr)?;
             self.update_average()?;
-            self.wait();
+            wait(self);
             times.update = began.elapsed().as_secs_f64();
         }
         Ok((per_film, times))
@@ -184,13 +194,6 @@ impl Engine {
         let _guard = tch::no_grad_guard();
         self.network.forward(&self.frames(batch)?, Mode::Unfold)?;
         self.restart_average()
-    }
-
-    /// A GPU works on while the program goes on: for its times to mean something it is waited for.
-    fn wait(&self) {
-        if let Device::Cuda(index) = self.device {
-            tch::Cuda::synchronize(index as i64);
-        }
     }
 
     /// Coordinates and scales of each film, from the averaged weights.

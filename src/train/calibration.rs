@@ -74,6 +74,16 @@ pub fn coverage(films: &[Vec<Option<Case>>], calibration: &Calibration) -> Cover
     Coverage { sigma: share(sigma, 2 * cases), radius90: share(radius90, cases), radius95: share(radius95, cases) }
 }
 
+/// Of each landmark, the share of `films` whose true one lies within its 95 % radius; the promise is over all landmarks.
+pub(super) fn within_radius95(films: &[Vec<Option<Case>>], calibration: &Calibration) -> Vec<f64> {
+    let Calibration { sigma_scale, conformal } = calibration;
+    let share = |(k, &scale): (usize, &f64)| {
+        let cases: Vec<&Case> = films.iter().filter_map(|film| film[k].as_ref()).collect();
+        cases.iter().filter(|case| score(case, scale) <= conformal.radius95).count() as f64 / cases.len().max(1) as f64
+    };
+    sigma_scale.iter().enumerate().map(share).collect()
+}
+
 /// Shares between 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coverage {
@@ -136,6 +146,10 @@ mod tests {
         let Coverage { sigma, radius90, radius95 } = coverage(&films(4000, 2), &calibration);
         assert!((sigma - ONE_SIGMA).abs() < 0.02, "{sigma}");
         assert!((radius90 - 0.90).abs() < 0.015 && (radius95 - 0.95).abs() < 0.01, "{radius90} {radius95}");
+        let each = within_radius95(&films(4000, 2), &calibration);
+        assert!((each.iter().sum::<f64>() / 2.0 - radius95).abs() < 1e-9, "{each:?}");
+        // Half way: the first landmark's radius is too large for it, the second's too small.
+        assert!(each[0] > 0.96 && each[1] < 0.94, "{each:?}");
     }
 
     #[test]

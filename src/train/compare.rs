@@ -9,7 +9,7 @@ use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-use super::report::{DETECTION_DISTANCE, Evaluation, FilmErrors};
+use super::report::{Evaluation, FilmErrors};
 use super::statistics::{mean, percent_within, quantile, rounded};
 use crate::geometry::LengthUnit;
 
@@ -98,8 +98,10 @@ pub struct Comparison {
     pub seed: u64,
     /// The mean radial error, in `unit`; less is better.
     pub mre: Difference,
-    /// The detection rate at [`DETECTION_DISTANCE`], in per cent and percentage points; more is better.
-    pub sdr2_percent: Difference,
+    /// The distance of the detection rate, in `unit`: the first of A's.
+    pub within: f64,
+    /// The detection rate, in per cent and percentage points; more is better.
+    pub sdr_percent: Difference,
 }
 
 /// Compares `b` with `a`; the same seed gives the same intervals.
@@ -114,8 +116,9 @@ pub fn compare(a: &Evaluation, b: &Evaluation, seed: u64) -> Result<Comparison, 
     }
     // A film counts once, however many of its landmarks are visible; where all are, that is the mean of all.
     let mre = [a, b].map(|e| per_film(e, mean));
-    let sdr2 = [a, b].map(|e| per_film(e, |errors| percent_within(errors, DETECTION_DISTANCE, e.setting.protocol)));
-    let [mre_drawn, sdr2_drawn] = draw([&differences(&mre), &differences(&sdr2)], seed);
+    let within = a.sdr[0].within;
+    let sdr = [a, b].map(|e| per_film(e, |errors| percent_within(errors, within, e.setting.protocol)));
+    let [mre_drawn, sdr_drawn] = draw([&differences(&mre), &differences(&sdr)], seed);
     Ok(Comparison {
         a: a.setting.model.clone(),
         b: b.setting.model.clone(),
@@ -124,19 +127,20 @@ pub fn compare(a: &Evaluation, b: &Evaluation, seed: u64) -> Result<Comparison, 
         resamples: RESAMPLES,
         seed,
         mre: difference(&mre, &mre_drawn, true),
-        sdr2_percent: difference(&sdr2, &sdr2_drawn, false),
+        within,
+        sdr_percent: difference(&sdr, &sdr_drawn, false),
     })
 }
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { a, b, unit, films, resamples, seed, mre, sdr2_percent } = self;
+        let Self { a, b, unit, films, resamples, seed, mre, within, sdr_percent } = self;
         writeln!(f, "A: {a}\nB: {b}\n{films} films, drawn {resamples} times with seed {seed}; B - A, 95 % interval\n")?;
         let Difference { a, b, difference, low, high, verdict } = mre;
         let name = format!("MRE {unit}");
         writeln!(f, "{name:<10}  A {a:7.3}  B {b:7.3}  B - A {difference:+8.3}  {low:+8.3} .. {high:+8.3}  {verdict}")?;
-        let Difference { a, b, difference, low, high, verdict } = sdr2_percent;
-        let name = format!("SDR {DETECTION_DISTANCE} {unit} %");
+        let Difference { a, b, difference, low, high, verdict } = sdr_percent;
+        let name = format!("SDR {within} {unit} %");
         write!(f, "{name:<10}  A {a:7.2}  B {b:7.2}  B - A {difference:+8.2}  {low:+8.2} .. {high:+8.2}  {verdict}")
     }
 }
@@ -239,14 +243,14 @@ mod tests {
         // 2.5 and 97.5 % quantiles are 180 and 220. One film more or less is 0.0005 mm.
         let a = evaluation(400, |_| 1.9);
         let b = evaluation(400, |i| if i % 2 == 0 { 2.1 } else { 1.9 });
-        let Comparison { mre, sdr2_percent, .. } = compare(&a, &b, 1).expect("the same films");
+        let Comparison { mre, sdr_percent, .. } = compare(&a, &b, 1).expect("the same films");
         assert!((mre.difference - 0.1).abs() < 1e-9, "{mre:?}");
         assert!((mre.low - 0.09).abs() < 0.000_6 && (mre.high - 0.11).abs() < 0.000_6, "{mre:?}");
         assert_eq!(mre.verdict, Verdict::Worse);
         // The same films fall out of 2 mm: 100 to 50 %, one film is 0.25 points.
-        assert!((sdr2_percent.difference + 50.0).abs() < 1e-9, "{sdr2_percent:?}");
-        assert!((sdr2_percent.low + 55.0).abs() < 0.3 && (sdr2_percent.high + 45.0).abs() < 0.3, "{sdr2_percent:?}");
-        assert_eq!(sdr2_percent.verdict, Verdict::Worse);
+        assert!((sdr_percent.difference + 50.0).abs() < 1e-9, "{sdr_percent:?}");
+        assert!((sdr_percent.low + 55.0).abs() < 0.3 && (sdr_percent.high + 45.0).abs() < 0.3, "{sdr_percent:?}");
+        assert_eq!(sdr_percent.verdict, Verdict::Worse);
     }
 
     #[test]
@@ -267,7 +271,7 @@ mod tests {
         let comparison = compare(&a, &b, 1).expect("the same films");
         assert_eq!(comparison.mre.verdict, Verdict::NoDifferenceShown);
         // Nothing crosses 2 mm: the interval is exactly 0.
-        let Difference { low, high, verdict, .. } = comparison.sdr2_percent;
+        let Difference { low, high, verdict, .. } = comparison.sdr_percent;
         assert_eq!((low, high, verdict), (0.0, 0.0, Verdict::NoDifferenceShown));
         assert!(comparison.to_string().ends_with("+0.00 ..    +0.00  no difference shown"), "{comparison}");
     }

@@ -41,7 +41,9 @@ pub struct Machine {
 }
 
 impl Default for Machine {
+    /// Every processor that this process may use; a quarter as many make batches, beside a GPU with nothing else to do.
     fn default() -> Self {
-        Self { threads: 1, workers: 1, precision: Precision::default() }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads, workers: threads.div_ceil(4), precision: Precision::default() }
     }
 }

@@ -79,8 +79,8 @@ pub use record::{EpochRecord, METRICS_FILE, Record};
 pub use reference::{Protocol, REFERENCE_CEPH_MM_PER_PX, REFERENCE_FRAME, reference_errors};
 pub use reliability::reliability_svg;
 pub use report::{
-    DETECTION_DISTANCE, DetectionRate, ERRORS_FILE, EVALUATION_FILE, EVALUATION_FORMAT, Evaluation, FilmErrors,
-    LandmarkErrors, ReportError, Setting, replace_file,
+    DetectionRate, ERRORS_FILE, EVALUATION_FILE, EVALUATION_FORMAT, Evaluation, FilmErrors, LandmarkErrors,
+    ReportError, Setting, replace_file,
 };
 #[cfg(feature = "torch")]
 pub use run::{CONFIG_FILE, FILMS_FILE, MACHINE_FILE, Run, RunError, load, source_points};

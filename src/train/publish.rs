@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::atlas::{Atlas, AtlasError, atlas};
 use super::batch::Weights;
-use super::calibration::{Calibration, Case, Coverage, calibrate, coverage};
+use super::calibration::{Calibration, Case, Coverage, calibrate, coverage, within_radius95};
 use super::card::card;
 use super::cobb::{Angles, mean_differences_deg};
 use super::datasets::LabelledFilm;
@@ -65,6 +65,8 @@ pub struct TestSet {
     pub thresholds: Vec<f64>,
     /// Its films.
     pub films: Vec<LabelledFilm>,
+    /// Whether neither the epoch was chosen nor sigma's unit set by them.
+    pub kept_apart: bool,
 }
 
 /// A test set as it was found.
@@ -75,6 +77,9 @@ pub(super) struct Measured {
     /// Of each landmark: its errors on the films where it is visible.
     pub(super) by_landmark: Vec<Vec<f64>>,
     pub(super) mean_differences_deg: Option<[f64; 3]>,
+    /// Of each landmark: the share within its 95 % radius.
+    pub(super) within_radius95: Vec<f64>,
+    pub(super) kept_apart: bool,
 }
 
 /// Why there is no bundle.
@@ -179,16 +184,19 @@ fn golden_film(films: &[&LabelledFilm]) -> Result<Atlas, PublishError> {
 }
 
 fn measure(localizer: &mut Localizer, test: &TestSet, calibration: &Calibration) -> Result<Measured, EvaluateError> {
-    let TestSet { data, truth, unit, thresholds, films } = test;
+    let TestSet { data, truth, unit, thresholds, films, kept_apart } = test;
     let tested = evaluate(localizer, films, |_| {})?;
     let errors: Vec<Vec<Option<f64>>> = tested.iter().map(|film| film.errors(Protocol::Exact, *unit)).collect();
     let angles: Vec<Angles> = tested.iter().filter_map(TestedFilm::angles).collect();
     let summary = summarise(&errors, *unit, thresholds, &angles);
     tracing::info!("{data} against {truth}: {summary}");
     let landmarks = errors.first().map_or(0, Vec::len);
+    let cases = cases(&tested);
     Ok(Measured {
         test: metrics(data, truth, &summary),
-        coverage: coverage(&cases(&tested), calibration),
+        coverage: coverage(&cases, calibration),
+        within_radius95: within_radius95(&cases, calibration),
+        kept_apart: *kept_apart,
         by_landmark: (0..landmarks).map(|k| errors.iter().filter_map(|film| film[k]).collect()).collect(),
         mean_differences_deg: mean_differences_deg(&angles),
     })

@@ -18,8 +18,6 @@ use crate::geometry::LengthUnit;
 
 /// The format of `evaluation.json` that this build reads and writes.
 pub const EVALUATION_FORMAT: u32 = 1;
-/// The distance of the detection rate that stands beside each landmark and that runs are compared by.
-pub const DETECTION_DISTANCE: f64 = 2.0;
 /// The file for programs.
 pub const EVALUATION_FILE: &str = "evaluation.json";
 /// The file for spreadsheets.
@@ -65,8 +63,8 @@ pub struct LandmarkErrors {
     pub median: f64,
     /// Standard deviation of the radial error.
     pub sd: f64,
-    /// Share of films with an error within [`DETECTION_DISTANCE`], 0 to 100.
-    pub sdr2_percent: f64,
+    /// Share of films with an error within the first distance of [`Evaluation::sdr`], 0 to 100.
+    pub sdr_percent: f64,
 }
 
 /// The errors on one film.
@@ -96,7 +94,7 @@ pub struct Evaluation {
     pub mre: f64,
     /// Standard deviation of the radial error over films and landmarks.
     pub sd: f64,
-    /// Detection rates over films and landmarks.
+    /// Detection rates over films and landmarks; the first distance is the one that runs are compared by.
     pub sdr: Vec<DetectionRate>,
     /// Symmetric mean absolute percentage error of the films' angles, where they have some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,6 +154,7 @@ impl Evaluation {
             .flat_map(|film| film.errors.iter_mut().flatten())
             .for_each(|error| *error = rounded(*error));
         let protocol = setting.protocol;
+        let first = thresholds[0];
         let all: Vec<f64> = per_film.iter().flat_map(|film| film.errors.iter().copied().flatten()).collect();
         let angles: Vec<Angles> = per_film.iter().filter_map(|film| film.angles).collect();
         let per_landmark = |(k, name): (usize, &String)| {
@@ -165,7 +164,7 @@ impl Evaluation {
                 mre: rounded(mean(&errors)),
                 median: rounded(median(&errors)),
                 sd: rounded(deviation(&errors)),
-                sdr2_percent: rounded(percent_within(&errors, DETECTION_DISTANCE, protocol)),
+                sdr_percent: rounded(percent_within(&errors, first, protocol)),
             }
         };
         let rate = |&within: &f64| DetectionRate { within, percent: rounded(percent_within(&all, within, protocol)) };
@@ -255,8 +254,8 @@ impl Evaluation {
         figures.extend(self.smape_percent.map(|smape| ("smape_percent".to_owned(), smape)));
         figures.extend(self.sdr.iter().enumerate().map(|(i, rate)| (format!("sdr[{i}].percent"), rate.percent)));
         for (k, landmark) in self.per_landmark.iter().enumerate() {
-            let LandmarkErrors { landmark: _, mre, median, sd, sdr2_percent } = landmark;
-            for (name, value) in [("mre", mre), ("median", median), ("sd", sd), ("sdr2_percent", sdr2_percent)] {
+            let LandmarkErrors { landmark: _, mre, median, sd, sdr_percent } = landmark;
+            for (name, value) in [("mre", mre), ("median", median), ("sd", sd), ("sdr_percent", sdr_percent)] {
                 figures.push((format!("per_landmark[{k}].{name}"), *value));
             }
         }
@@ -362,12 +361,12 @@ mod tests {
         // (0.5 + 2 + 4.5 + 0 + 1 + 1/3) / 6
         assert!((exact.mre - 25.0 / 18.0).abs() < 1e-6);
         let [sella, nasion] = exact.per_landmark.as_slice() else { panic!("two landmarks") };
-        assert_eq!((sella.mre, sella.median, sella.sdr2_percent), (2.0, 1.0, 66.666_667));
+        assert_eq!((sella.mre, sella.median, sella.sdr_percent), (2.0, 1.0, 66.666_667));
         assert_eq!(sella.sd, rounded((9.5f64 / 3.0).sqrt()));
-        assert_eq!((nasion.median, nasion.sdr2_percent), (0.333_333, 100.0));
+        assert_eq!((nasion.median, nasion.sdr_percent), (0.333_333, 100.0));
         assert_eq!(exact.sdr[0], DetectionRate { within: 2.0, percent: 83.333_333 });
         // The error of exactly 2 mm on film 151 counts in one protocol only.
-        assert_eq!(evaluation(Protocol::Reference).per_landmark[1].sdr2_percent, 66.666_667);
+        assert_eq!(evaluation(Protocol::Reference).per_landmark[1].sdr_percent, 66.666_667);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! An evaluation as text: a table of fixed width for people, lines for spreadsheets.
 
 use super::cobb::mean_differences_deg;
-use super::report::{DETECTION_DISTANCE, DetectionRate, Evaluation, FilmErrors, LandmarkErrors, Setting};
-use super::statistics::{median, percent_within};
+use super::report::{DetectionRate, Evaluation, FilmErrors, LandmarkErrors, Setting};
+use super::statistics::median;
 
 impl Evaluation {
     /// One line an error, `film,landmark,error_mm` (or `_px`), with a heading; empty where the truth is not known.
@@ -25,7 +25,8 @@ impl Evaluation {
         let names = self.per_landmark.iter().map(|landmark| landmark.landmark.chars().count());
         let width = names.max().unwrap_or(0).max("all landmarks".len());
         let mut text = format!("{model} on {data}, {} films, truth: {truth}, protocol: {protocol}\n\n", self.films);
-        let rate = format!("SDR {DETECTION_DISTANCE} {unit} %");
+        let first = self.sdr[0];
+        let rate = format!("SDR {} {unit} %", first.within);
         text += &format!(
             "{:<width$}  {:>8}  {:>9}  {:>8}  {rate:>12}\n",
             "landmark",
@@ -36,12 +37,11 @@ impl Evaluation {
         let mut row = |name: &str, mre: f64, median: f64, sd: f64, percent: f64| {
             text += &format!("{name:<width$}  {mre:>8.3}  {median:>9.3}  {sd:>8.3}  {percent:>12.2}\n");
         };
-        for LandmarkErrors { landmark, mre, median, sd, sdr2_percent } in &self.per_landmark {
-            row(landmark, *mre, *median, *sd, *sdr2_percent);
+        for LandmarkErrors { landmark, mre, median, sd, sdr_percent } in &self.per_landmark {
+            row(landmark, *mre, *median, *sd, *sdr_percent);
         }
         let all = self.errors();
-        let within = percent_within(&all, DETECTION_DISTANCE, *protocol);
-        row("all landmarks", self.mre, median(&all), self.sd, within);
+        row("all landmarks", self.mre, median(&all), self.sd, first.percent);
         text += "\nSDR";
         for (i, DetectionRate { within, percent }) in self.sdr.iter().enumerate() {
             text += &format!("{} {within} {unit} {percent:.2} %", if i == 0 { "" } else { "," });

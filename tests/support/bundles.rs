@@ -301,6 +301,7 @@ fn manifest(version: &str) -> Manifest {
         training: Training {
             data: "none".to_owned(),
             films: 0,
+            hold_out_every: None,
             initialisation: "none".to_owned(),
             procedure: "none".to_owned(),
         },

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
-use super::progress;
+use super::Progress;
 use super::source::LayoutArgs;
 use crate::train::check;
 use crate::train::datasets::{DatasetError, Split};
@@ -47,9 +47,9 @@ impl CheckArgs {
                 Err(why) => dataset.notes.push(format!("the split `{split}` cannot be compared with: {why}")),
             }
         }
-        let bar = progress(dataset.films.len() + others.iter().map(|(_, films)| films.len()).sum::<usize>());
-        let findings = check(&dataset, &others, || bar.inc(1));
-        bar.finish_and_clear();
+        let bar = Progress::over(dataset.films.len() + others.iter().map(|(_, films)| films.len()).sum::<usize>());
+        let findings = check(&dataset, &others, || bar.step());
+        bar.finish();
         println!("{findings}");
         if let Some(path) = &self.sheet {
             findings.sheet.save(path).with_context(|| format!("{}", path.display()))?;

@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 
-use super::progress;
+use super::Progress;
 use super::source::SourceArgs;
 use crate::geometry::LengthUnit;
 use crate::inference::Localizer;
 use crate::model::Bundle;
-use crate::train::datasets::Split;
+use crate::train::datasets::{Layout, Split};
 use crate::train::{EVALUATION_FILE, Evaluation, FilmErrors, Protocol, Setting, TestedFilm, replace_file};
 use crate::train::{ErrorCurve, box_plot_svg, compare, cumulative_error_svg, evaluate, reliability_svg};
 
@@ -26,9 +26,9 @@ pub(super) struct EvaluateArgs {
     /// Which films; where not given, the set's test films, or its validation films if there are none.
     #[arg(long, value_enum)]
     split: Option<Split>,
-    /// For the validation films: every how many groups the run held out.
-    #[arg(long, default_value_t = 8)]
-    hold_out_every: usize,
+    /// For the validation films: every how many groups the run held out, if the bundle does not say.
+    #[arg(long)]
+    hold_out_every: Option<usize>,
     /// How errors are counted.
     #[arg(long, value_enum, default_value = "exact")]
     protocol: Protocol,
@@ -61,22 +61,35 @@ impl EvaluateArgs {
         let mut localizer = Localizer::new(&bundle)?;
         let source = self.source.source();
         let split = self.split.unwrap_or(source.default_split());
-        let dataset = source.films(split, self.hold_out_every)?;
+        let every = self.hold_out_every.or(bundle.manifest().training.hold_out_every).unwrap_or_default();
+        if split == Split::Validation && every == 0 {
+            bail!(
+                "{} does not say which films its run held out, and others were learnt; say so by --hold-out-every",
+                self.bundle.display()
+            );
+        }
+        let dataset = source.films(split, every)?;
         let (names, films) = (&bundle.manifest().landmarks, dataset.films);
         if dataset.landmarks != *names {
             bail!("the bundle finds {names:?}, the films are labelled with {:?}", dataset.landmarks);
         }
         let unit = LengthUnit::of(&films);
+        if self.protocol == Protocol::Reference && unit == LengthUnit::Mm && source.layout != Layout::Isbi {
+            bail!(
+                "--protocol reference: NFDP's public code knows the millimetres of the ISBI cephalograms alone; take \
+                 --protocol exact"
+            );
+        }
         let started = Instant::now();
-        let bar = progress(films.len());
-        let tested = evaluate(&mut localizer, &films, |done| bar.set_position(done as u64))?;
-        bar.finish_and_clear();
+        let progress = Progress::over(films.len());
+        let tested = evaluate(&mut localizer, &films, |_| progress.step())?;
+        progress.finish();
         let manifest = bundle.manifest();
         let setting = Setting {
             model: format!("{} {}", manifest.name, manifest.version),
             sha256: manifest.network.sha256.clone(),
             protocol: self.protocol,
-            data: source.words(split, self.hold_out_every),
+            data: source.words(split, every),
             truth: source.truth_words().to_owned(),
             unit,
         };

@@ -106,6 +106,7 @@ impl ExportArgs {
         let training = Training {
             data: format!("{}, truth: {}", source.words(Split::Train, config.hold_out_every), source.truth_words()),
             films: u32::try_from(dataset.films.len())?,
+            hold_out_every: Some(config.hold_out_every),
             initialisation: self.initialisation.clone(),
             procedure: self.procedure.clone(),
         };
@@ -146,6 +147,7 @@ fn tests(source: &Source, every: usize) -> anyhow::Result<Vec<TestSet>> {
             unit,
             thresholds: unit.thresholds(source.layout).to_vec(),
             films,
+            kept_apart: split != Split::Validation,
         })
     };
     truths.iter().map(test).collect()

@@ -8,10 +8,12 @@ mod source;
 mod train;
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use self::bench::BenchArgs;
 use self::data::DataArgs;
@@ -27,6 +29,9 @@ use crate::network::{Engine, EngineError, EngineOptions};
 const NO_ENGINE: &str = "this landmark-train was built without its engine. Get LibTorch with `pip install \
                          torch==2.11.0`, set LIBTORCH to its folder (<site-packages>/torch) and build with `--features \
                          torch`";
+
+/// Without a terminal, the time between two lines about how far it has come.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Trains, evaluates and exports landmark localizers.
 #[derive(Debug, Parser)]
@@ -59,10 +64,11 @@ enum Command {
 /// How an engine computes, for every subcommand that trains.
 #[derive(Clone, Copy, Debug, Args)]
 struct EngineArgs {
-    /// Threads of one operation, 1 where not said: the number of physical cores that are free.
+    /// Threads of one operation; where not said, as many as there are processors. Beside other work name fewer: they
+    /// wait for each other.
     #[arg(long)]
     threads: Option<usize>,
-    /// Threads that make batches, 1 where not said.
+    /// Threads that make batches; where not said, one for four processors.
     #[arg(long)]
     workers: Option<usize>,
     /// bf16 convolutions, which a GPU is faster with; where not said, `auto`: bf16 on a GPU and f32 on a CPU.
@@ -101,12 +107,39 @@ fn with_side(frame: Frame, side: Option<u32>) -> Frame {
     side.map_or(frame, |side| Frame { width: side, height: side, ..frame })
 }
 
-fn progress(films: usize) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+/// How far a walk over films has come: a bar on a terminal, else a line now and then.
+struct Progress {
+    bar: ProgressBar,
+    /// When the last line was written; without it there is a bar.
+    plain: Option<Mutex<Instant>>,
+}
+
+impl Progress {
+    fn over(films: usize) -> Self {
+        let bar = ProgressBar::new(films as u64);
+        if !std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+            return Self { bar, plain: Some(Mutex::new(Instant::now())) };
+        }
+        let style = ProgressStyle::with_template("{bar:32} film {pos}/{len}, {eta} left");
+        Self { bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())), plain: None }
     }
-    let style = ProgressStyle::with_template("{bar:32} film {pos}/{len}, {eta} left");
-    ProgressBar::new(films as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+
+    /// One film more is done.
+    fn step(&self) {
+        self.bar.inc(1);
+        let Some(plain) = &self.plain else { return };
+        let mut last = plain.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= PLAIN_INTERVAL {
+            *last = Instant::now();
+            let (done, films) = (self.bar.position(), self.bar.length().unwrap_or_default());
+            tracing::info!("film {done}/{films}, {} s left", self.bar.eta().as_secs());
+        }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 impl Cli {

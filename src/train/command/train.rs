@@ -185,10 +185,10 @@ fn prepare(
     }
     tracing::info!("{films} films train, {} validate; decoding", validation.len());
     let unit = LengthUnit::of(dataset.films.iter().chain(&validation));
-    let bar = super::progress(films + validation.len());
-    let load = |films: &[_]| load(films, config.frame, || bar.inc(1));
+    let progress = super::Progress::over(films + validation.len());
+    let load = |films: &[_]| load(films, config.frame, || progress.step());
     let (train, validation) = (load(&dataset.films)?, load(&validation)?);
-    bar.finish_and_clear();
+    progress.finish();
     let engine = super::engine(machine, &config, dataset.landmarks.len())?;
     tracing::info!("computing on {} with {} threads", engine.device(), machine.threads);
     let run = Run {
