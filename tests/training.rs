@@ -87,7 +87,9 @@ fn own_films_become_a_bundle_that_finds_their_landmarks() {
     let bundle = root.path().join("discs-nfdp");
     let train = |out: &Path, epochs: usize, more: &[&str]| {
         let config = config(root.path(), epochs);
-        succeeds(&[&["train"], data.as_slice(), &["--out", path(out), "--config", path(&config)], more].concat())
+        // One thread: beside other tests two would wait for each other.
+        let options = ["--out", path(out), "--config", path(&config), "--threads", "1"];
+        succeeds(&[&["train"], data.as_slice(), &options, more].concat())
     };
     train(&first, 20, &[]);
     let export = ["--out", path(&bundle), "--bundle-version", "0.1.0", "--initialisation", "He", "--procedure", "test"];
@@ -230,7 +232,8 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
     let config = config(root.path(), 4);
     let start = |out: &Path, resume: bool| {
         let films = ["--data", path(root.path()), "--layout", "own", "--labels", path(&labels)];
-        let fresh = [["train", "--out", path(out), "--config", path(&config)].as_slice(), &films].concat();
+        let fresh =
+            [["train", "--out", path(out), "--config", path(&config), "--threads", "1"].as_slice(), &films].concat();
         let arguments = if resume { vec!["resume", path(out)] } else { fresh };
         // A checkpoint after every step: a kill may fall into the writing of one.
         trainer(&[arguments.as_slice(), &["--checkpoint-minutes", "0"]].concat())

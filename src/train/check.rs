@@ -7,7 +7,7 @@ use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 
 use super::atlas::{aligned, mean_shape};
-use super::datasets::{Dataset, LabelledFilm};
+use super::datasets::{Dataset, LabelledFilm, Reading};
 use crate::geometry::{Point, Size};
 use crate::radiograph::{Limits, Radiograph, decode};
 
@@ -32,7 +32,7 @@ const ALIKE_BITS: u32 = 12;
 pub struct Findings {
     /// Number of films.
     pub films: usize,
-    /// Names of the landmarks.
+    /// Number of landmarks on each.
     pub landmarks: usize,
     /// Number of groups (patients, cases) that a split keeps together.
     pub groups: usize,
@@ -40,9 +40,11 @@ pub struct Findings {
     pub sizes: Option<[Size; 2]>,
     /// Films whose scale the data set says.
     pub scaled: usize,
-    /// What the reader mended or left out.
+    /// The other parts of the set, and how many films each has.
+    pub others: Vec<(String, usize)>,
+    /// What the reader mended or left out; before that of another part stands the part's name.
     pub notes: Vec<String>,
-    /// What must be mended before training, a sentence each.
+    /// What must be mended, a sentence each; before that of another part stands the part's name.
     pub faults: Vec<String>,
     /// Pairs of films of different groups, or of different parts of the set, that look alike.
     pub alike: Vec<[String; 2]>,
@@ -54,28 +56,23 @@ pub struct Findings {
 
 /// Decodes every film of a data set and looks at films and labels; `done` is called after each film.
 ///
-/// `others` are the films of other parts of the set, by the part's name: they are only compared with the films that are
-/// trained on, so that a test set holds nothing that was learnt.
-pub fn check(dataset: &Dataset, others: &[(String, Vec<LabelledFilm>)], done: impl Fn() + Sync) -> Findings {
-    let looked: Vec<Result<Look, String>> = dataset
-        .films
-        .par_iter()
-        .map(|film| {
-            let look = look(film);
-            done();
-            look
-        })
-        .collect();
-    let mut faults = Vec::new();
-    let mut looks = Vec::new();
-    for (film, look) in dataset.films.iter().zip(looked) {
-        match look {
-            Ok(look) => {
-                faults.extend(outside(film, look.size, &dataset.landmarks));
-                looks.push((film, look));
-            }
-            Err(reason) => faults.push(reason),
-        }
+/// `others` are other parts of the set, by name. Their films are looked at too, and compared with those that are trained
+/// on, so that a test set holds nothing that was learnt.
+pub fn check(reading: &Reading, others: &[(String, Reading)], done: impl Fn() + Sync) -> Findings {
+    let dataset = &reading.dataset;
+    let (looks, mut faults) = looks(reading, &done);
+    let mut notes = dataset.notes.clone();
+    let mut elsewhere = Vec::new();
+    for (part, other) in others {
+        let (theirs, their_faults) = self::looks(other, &done);
+        // What is said of a file that the parts share was said already.
+        let told = |lines: Vec<String>, known: &[String]| -> Vec<String> {
+            let new = lines.into_iter().filter(|line| !known.contains(line));
+            new.map(|line| format!("{part}: {line}")).collect()
+        };
+        faults.extend(told(their_faults, &faults));
+        notes.extend(told(other.dataset.notes.clone(), &dataset.notes));
+        elsewhere.extend(theirs.into_iter().map(|(film, look)| (format!("{part}/{}", film.name), look.hash)));
     }
     let mut groups: Vec<&str> = dataset.films.iter().map(|film| film.group.as_str()).collect();
     groups.sort_unstable();
@@ -92,9 +89,10 @@ pub fn check(dataset: &Dataset, others: &[(String, Vec<LabelledFilm>)], done: im
         groups: groups.len(),
         sizes: side(u32::min).zip(side(u32::max)).map(|(least, most)| [least, most]),
         scaled: dataset.films.iter().filter(|film| film.mm_per_px.is_some()).count(),
-        notes: dataset.notes.clone(),
+        others: others.iter().map(|(part, other)| (part.clone(), other.dataset.films.len())).collect(),
+        notes,
         faults,
-        alike: alike(&looks, &elsewhere(others, &done)),
+        alike: alike(&looks, &elsewhere),
         odd: odd_labels(&dataset.films, &dataset.landmarks),
         sheet: sheet(&looks),
     }
@@ -107,6 +105,29 @@ struct Look {
     thumbnail: RgbImage,
 }
 
+/// Every film that can be decoded, and all that is wrong with films and labels.
+fn looks<'a>(reading: &'a Reading, done: &(impl Fn() + Sync)) -> (Vec<(&'a LabelledFilm, Look)>, Vec<String>) {
+    let Reading { dataset: Dataset { landmarks, films, .. }, faults } = reading;
+    let look = |film| {
+        let look = look(film);
+        done();
+        look
+    };
+    let looked: Vec<Result<Look, String>> = films.par_iter().map(look).collect();
+    let mut faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let mut looks = Vec::new();
+    for (film, look) in films.iter().zip(looked) {
+        match look {
+            Ok(look) => {
+                faults.extend(outside(film, look.size, landmarks));
+                looks.push((film, look));
+            }
+            Err(reason) => faults.push(reason),
+        }
+    }
+    (looks, faults)
+}
+
 fn look(film: &LabelledFilm) -> Result<Look, String> {
     let at = |reason: String| format!("{}: {reason}", film.path.display());
     let bytes = fs::read(&film.path).map_err(|e| at(e.to_string()))?;
@@ -115,13 +136,19 @@ fn look(film: &LabelledFilm) -> Result<Look, String> {
 }
 
 fn outside(film: &LabelledFilm, size: Size, names: &[String]) -> Vec<String> {
-    let labels = film.landmarks.iter().zip(&film.visible).zip(names);
+    let labels = film.landmarks.iter().zip(&film.visible).zip(names).enumerate();
     labels
-        .filter(|((point, visible), _)| **visible && !size.contains(**point))
-        .map(|((point, _), name)| {
-            format!("{}: {name} at ({}, {}) is not on the film of {size}", film.path.display(), point.x, point.y)
+        .filter(|(_, ((point, visible), _))| **visible && !size.contains(**point))
+        .map(|(k, ((point, _), name))| {
+            let (path, Point { x, y }, place) = (film.path.display(), *point, labelled_in(film, &[k]));
+            format!("{path}: {name} at ({x}, {y}) is not on the film of {size}{place}")
         })
         .collect()
+}
+
+/// Where these landmarks of a film stand, in brackets; nothing where that is not known.
+fn labelled_in(film: &LabelledFilm, landmarks: &[usize]) -> String {
+    film.labels.of(landmarks).map(|place| format!(" (labelled in {place})")).unwrap_or_default()
 }
 
 /// The mean gray value of each cell of a grid.
@@ -147,20 +174,6 @@ fn hash(radiograph: &Radiograph) -> [u16; HASH_ROWS] {
         cells.windows(2).fold(0, |bits, pair| bits << 1 | u16::from(pair[1] > pair[0]))
     };
     std::array::from_fn(row)
-}
-
-/// Names and hashes of the films of other parts; what cannot be decoded there is not this part's fault.
-fn elsewhere(others: &[(String, Vec<LabelledFilm>)], done: &(impl Fn() + Sync)) -> Vec<(String, [u16; HASH_ROWS])> {
-    let films: Vec<(&String, &LabelledFilm)> =
-        others.iter().flat_map(|(part, films)| films.iter().map(move |film| (part, film))).collect();
-    films
-        .par_iter()
-        .filter_map(|(part, film)| {
-            let look = look(film).ok();
-            done();
-            Some((format!("{part}/{}", film.name), look?.hash))
-        })
-        .collect()
 }
 
 fn alike(looks: &[(&LabelledFilm, Look)], elsewhere: &[(String, [u16; HASH_ROWS])]) -> Vec<[String; 2]> {
@@ -212,10 +225,11 @@ fn odd_labels(films: &[LabelledFilm], names: &[String]) -> Vec<String> {
         let (least, i, j) = exchanged.fold((f64::INFINITY, 0, 0), |a, b| if b.0 < a.0 { b } else { a });
         let path = film.path.display();
         if least < EXCHANGED * own {
-            odd.push(format!("{path}: {} and {} look exchanged", names[i], names[j]));
+            let place = labelled_in(film, &[i, j]);
+            odd.push(format!("{path}: {} and {} look exchanged{place}", names[i], names[j]));
         } else if own > UNLIKE * usual {
-            let times = own / usual;
-            odd.push(format!("{path}: its landmarks lie {times:.1} times as far from the mean shape as usual"));
+            let (times, place) = (own / usual, labelled_in(film, &[]));
+            odd.push(format!("{path}: its landmarks lie {times:.1} times as far from the mean shape as usual{place}"));
         }
     }
     odd
@@ -262,10 +276,13 @@ fn sheet(looks: &[(&LabelledFilm, Look)]) -> RgbImage {
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { films, landmarks, groups, sizes, scaled, notes, faults, alike, odd, sheet: _ } = self;
+        let Self { films, landmarks, groups, sizes, scaled, others, notes, faults, alike, odd, sheet: _ } = self;
         writeln!(f, "{films} films in {groups} groups, {landmarks} landmarks, {scaled} films with a scale")?;
         if let Some([least, most]) = sizes {
             writeln!(f, "{least} to {most} pixels")?;
+        }
+        for (part, films) in others {
+            writeln!(f, "{part}: {films} films")?;
         }
         for note in notes {
             writeln!(f, "note: {note}")?;
@@ -288,6 +305,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::train::datasets::{DatasetError, LabelPlace};
 
     /// A film with a bright disc at `at`, written as a PNG.
     fn film(folder: &Path, name: &str, [width, height]: [u32; 2], at: [f64; 2], landmarks: &[Point]) -> LabelledFilm {
@@ -301,11 +319,12 @@ mod tests {
     }
 
     fn check_of(films: Vec<LabelledFilm>) -> Findings {
-        check(
-            &Dataset { landmarks: vec!["sella".into(), "nasion".into()], films, notes: vec!["a note".into()] },
-            &[],
-            || (),
-        )
+        check(&reading(films, &["a note"], Vec::new()), &[], || ())
+    }
+
+    fn reading(films: Vec<LabelledFilm>, notes: &[&str], faults: Vec<DatasetError>) -> Reading {
+        let notes = notes.iter().copied().map(str::to_owned).collect();
+        Reading { dataset: Dataset { landmarks: vec!["sella".into(), "nasion".into()], films, notes }, faults }
     }
 
     #[test]
@@ -351,11 +370,53 @@ mod tests {
         let together = LabelledFilm { group: "first".into(), ..again.clone() };
         assert!(check_of(vec![first.clone(), together, other.clone()]).alike.is_empty());
         // A film of a test set is no film of a group that is trained on.
-        let dataset =
-            Dataset { landmarks: vec!["sella".into(), "nasion".into()], films: vec![other, first], notes: vec![] };
-        let findings = check(&dataset, &[("test1".to_owned(), vec![again])], || ());
+        let test = reading(vec![again], &[], Vec::new());
+        let findings = check(&reading(vec![other, first], &[], Vec::new()), &[("test1".to_owned(), test)], || ());
         assert_eq!(findings.alike, [["first".to_owned(), "test1/again".to_owned()]]);
         assert_eq!(findings.films, 2);
+    }
+
+    #[test]
+    fn a_landmark_off_the_film_is_named_with_the_place_of_its_label() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let points = [Point::new(10.0, 20.0), Point::new(95.0, 30.0)];
+        let mut narrow = film(folder.path(), "narrow", [80, 100], [60.0, 70.0], &points);
+        narrow.labels = LabelPlace::Lines(vec!["senior/narrow.txt".into(), "junior/narrow.txt".into()]);
+        let [ref fault] = check_of(vec![narrow.clone()]).faults[..] else { panic!("one landmark is off the film") };
+        let place = "80x100 (labelled in senior/narrow.txt:2, junior/narrow.txt:2)";
+        assert!(fault.ends_with(place), "{fault}");
+        narrow.labels = LabelPlace::Entry { path: "labels.csv".into(), entry: "line 3".into() };
+        let [ref fault] = check_of(vec![narrow]).faults[..] else { panic!("one landmark is off the film") };
+        assert!(fault.ends_with("80x100 (labelled in labels.csv: line 3)"), "{fault}");
+    }
+
+    #[test]
+    fn broken_labels_and_the_other_parts_faults_and_notes_are_listed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let points = [Point::new(10.0, 20.0), Point::new(20.0, 30.0)];
+        let sound = film(folder.path(), "sound", [80, 100], [60.0, 70.0], &points);
+        let mut outside = film(folder.path(), "outside", [80, 100], [20.0, 30.0], &points);
+        outside.landmarks[0].x = 200.0;
+        let broken = folder.path().join("broken.png");
+        fs::write(&broken, b"\x89PNG\r\n").expect("a file in a fresh directory");
+        let broken = LabelledFilm::new("broken".into(), broken, points.to_vec());
+        let fault = |line: usize| DatasetError::Label {
+            path: "labels.txt".into(),
+            line,
+            expected: "`x,y` in pixels",
+            found: "x".into(),
+        };
+        let train = reading(vec![sound], &["of both"], vec![fault(3), fault(5)]);
+        let test = reading(vec![outside, broken], &["of both", "of the test"], vec![fault(5), fault(7)]);
+        let findings = check(&train, &[("test1".to_owned(), test)], || ());
+        assert_eq!(findings.notes, ["of both", "test1: of the test"]);
+        assert_eq!(findings.others, [("test1".to_owned(), 2)]);
+        let starts = ["labels.txt:3: ", "labels.txt:5: ", "test1: labels.txt:7: ", "test1: ", "test1: "];
+        assert_eq!(findings.faults.len(), starts.len(), "{findings}");
+        assert!(findings.faults.iter().zip(starts).all(|(fault, start)| fault.starts_with(start)), "{findings}");
+        assert!(findings.faults[3].contains("outside.png: sella at (200, 20) is not on the film"), "{findings}");
+        assert!(findings.faults[4].contains("broken.png: "), "{findings}");
+        assert!(findings.to_string().contains("\ntest1: 2 films\n"), "{findings}");
     }
 
     #[test]
@@ -375,9 +436,11 @@ mod tests {
         let mut films: Vec<LabelledFilm> = (0..12).map(film).collect();
         assert_eq!(odd_labels(&films, &names), [""; 0]);
         films[4].landmarks.swap(1, 3);
+        films[4].labels = LabelPlace::Lines(vec!["04.txt".into()]);
         films[7].landmarks = (0..5).map(|k| Point::new(f64::from(k * k), f64::from(60 - 11 * k))).collect();
         let odd = odd_labels(&films, &names);
-        assert!(odd.contains(&"04.png: b and d look exchanged".to_owned()), "{odd:?}");
+        let exchanged = "04.png: b and d look exchanged (labelled in 04.txt:2, 04.txt:4)";
+        assert!(odd.contains(&exchanged.to_owned()), "{odd:?}");
         assert!(odd.iter().any(|line| line.starts_with("07.png: its landmarks lie ")), "{odd:?}");
         assert!(odd.iter().all(|line| line.starts_with("04.png") || line.starts_with("07.png")), "{odd:?}");
     }

@@ -207,7 +207,9 @@ fn cases(films: &[TestedFilm]) -> Vec<Vec<Option<Case>>> {
 }
 
 fn load(film: &LabelledFilm) -> Result<Radiograph, Box<dyn std::error::Error + Send + Sync>> {
-    Ok(decode(&fs::read(&film.path)?, &Limits::default())?)
+    let named = |why: &dyn std::fmt::Display| format!("{}: {why}", film.path.display());
+    let bytes = fs::read(&film.path).map_err(|why| named(&why))?;
+    Ok(decode(&bytes, &Limits::default()).map_err(|why| named(&why))?)
 }
 
 fn metrics(test: &str, truth: &str, summary: &Summary) -> Metrics {

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::Progress;
 use super::source::LayoutArgs;
 use crate::train::check;
-use crate::train::datasets::{DatasetError, Split};
+use crate::train::datasets::{DatasetError, Reading, Split};
 
 /// What `landmark-train data` is told.
 #[derive(Debug, Args)]
@@ -38,17 +38,18 @@ impl CheckArgs {
     fn run(self) -> anyhow::Result<()> {
         let root = &self.root;
         let source = self.layout.source(root.clone());
-        let mut dataset = source.films(Split::Train, 0)?;
+        let mut reading = source.read(Split::Train, 0)?;
         let mut others = Vec::new();
         for split in [Split::Test, Split::Test1, Split::Test2] {
-            match source.films(split, 0) {
-                Ok(part) => others.push((split.to_string(), part.films)),
+            match source.read(split, 0) {
+                Ok(part) => others.push((split.to_string(), part)),
                 Err(DatasetError::NoSuchPart { .. }) => {}
-                Err(why) => dataset.notes.push(format!("the split `{split}` cannot be compared with: {why}")),
+                Err(why) => reading.dataset.notes.push(format!("the split `{split}` cannot be looked at: {why}")),
             }
         }
-        let bar = Progress::over(dataset.films.len() + others.iter().map(|(_, films)| films.len()).sum::<usize>());
-        let findings = check(&dataset, &others, || bar.step());
+        let films = |part: &Reading| part.dataset.films.len();
+        let bar = Progress::over(films(&reading) + others.iter().map(|(_, part)| films(part)).sum::<usize>());
+        let findings = check(&reading, &others, || bar.step());
         bar.finish();
         println!("{findings}");
         if let Some(path) = &self.sheet {
@@ -56,7 +57,7 @@ impl CheckArgs {
             println!("drawn: {}", path.display());
         }
         if !findings.faults.is_empty() {
-            bail!("{} has faults that must be mended before training", root.display());
+            bail!("{} has faults that must be mended", root.display());
         }
         Ok(())
     }
@@ -94,6 +95,6 @@ mod tests {
         let sheet = image::open(folder.path().join("sheet.png")).expect("the contact sheet");
         assert_eq!((sheet.width(), sheet.height()), (160, 200));
         let outside = own(folder.path(), "file,sella_x,sella_y\na.png,10,200\n").run().expect_err("outside the film");
-        assert!(outside.to_string().ends_with("has faults that must be mended before training"), "{outside}");
+        assert!(outside.to_string().ends_with("has faults that must be mended"), "{outside}");
     }
 }

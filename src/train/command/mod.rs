@@ -20,7 +20,9 @@ use self::data::DataArgs;
 use self::evaluate::{CompareArgs, EvaluateArgs};
 use self::export::{AgreeArgs, ExportArgs};
 use self::train::{ResumeArgs, TrainArgs};
-use super::{Machine, Precision, TrainConfig};
+#[cfg(feature = "torch")]
+use super::Machine;
+use super::{Precision, TrainConfig};
 use crate::geometry::Frame;
 #[cfg(feature = "torch")]
 use crate::network::{Engine, EngineError, EngineOptions};
@@ -76,6 +78,7 @@ struct EngineArgs {
     precision: Option<Precision>,
 }
 
+#[cfg(feature = "torch")]
 impl EngineArgs {
     /// What is said, and what is not as `before`.
     fn over(self, before: Machine) -> Machine {

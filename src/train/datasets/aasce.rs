@@ -7,19 +7,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use image::ImageReader;
 use serde::{Deserialize, Serialize};
 
+use super::aasce_table::{Table, read};
 use super::mat::matrix;
 use super::vertebrae::in_order;
-use super::{Dataset, DatasetError, LabelledFilm};
+use super::{Dataset, DatasetError, LabelPlace, LabelledFilm, Reading};
 use crate::geometry::Point;
 use crate::measure::MeasureSet;
 
 const LAYOUT: &str = "data/{train,test}/X.jpg and labels/{train,test}/X.jpg.mat, or there landmarks.csv and \
                       filenames.csv";
 /// Corners of 17 vertebrae.
-const LANDMARKS: usize = 68;
+pub(super) const LANDMARKS: usize = 68;
 const REPEATED: &str = "repeated_films.tsv";
 /// Case numbers of one patient, whatever the list of repeated films says.
 const SAME_PATIENT: [[&str; 2]; 2] = [["12", "85"], ["238", "239"]];
@@ -37,11 +37,12 @@ pub enum AasceSplit {
 /// The films of a split in order of name, their landmarks put in order.
 ///
 /// Films whose corners no order makes vertebrae of, or that have one vertebra twice, are left out; the notes name them.
-/// A film's group is its case number, one group for all cases that share a film by `repeated_films.tsv`.
+/// A film's group is its case number, one group for all cases that share a film by `repeated_films.tsv`. Broken labels,
+/// films without labels and broken lines of that list are faults of the reading.
 ///
 /// # Errors
-/// When a folder, a label file or one of its entries is missing or malformed.
-pub fn aasce(root: &Path, split: AasceSplit) -> Result<Dataset, DatasetError> {
+/// When the films' folder is missing or holds none.
+pub fn aasce(root: &Path, split: AasceSplit) -> Result<Reading, DatasetError> {
     // The challenge's own archive says `training`.
     let folders: &[&str] = match split {
         AasceSplit::Train => &["train", "training"],
@@ -50,7 +51,8 @@ pub fn aasce(root: &Path, split: AasceSplit) -> Result<Dataset, DatasetError> {
     let part = folders.iter().find(|part| root.join("data").join(part).is_dir()).unwrap_or(&folders[0]);
     let labels = root.join("labels").join(part);
     let paths = films(&root.join("data").join(part))?;
-    let cases = Cases::new(root)?;
+    let mut faults = Vec::new();
+    let cases = Cases::new(root, &mut faults);
     let mut notes = Vec::new();
     let (mut sorted, mut left_out) = (Vec::new(), Vec::new());
     // Read when the first film has no file of its own.
@@ -63,14 +65,21 @@ pub fn aasce(root: &Path, split: AasceSplit) -> Result<Dataset, DatasetError> {
         let file = path.file_name().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
         let name = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
         let mat = labels.join(format!("{file}.mat"));
-        let points = if mat.is_file() {
-            from_mat(&mat)?
+        let read = if mat.is_file() {
+            let place = LabelPlace::Entry { path: mat.clone(), entry: "`p2`".to_owned() };
+            from_mat(&mat).map(|points| Some((points, place)))
         } else {
-            let table = match &mut table {
-                Some(table) => table,
-                none => none.insert(Table::read(&labels)?),
-            };
-            table.points(&file, &path, &mat)?
+            let table = table.get_or_insert_with(|| Table::read(&labels, &mut faults));
+            table.points(&file, &path, &mat)
+        };
+        let (points, place) = match read {
+            Ok(Some(found)) => found,
+            // Its line is among the faults already.
+            Ok(None) => continue,
+            Err(fault) => {
+                faults.push(fault);
+                continue;
+            }
         };
         match in_order(&points) {
             Ok((landmarks, changed)) => {
@@ -78,7 +87,7 @@ pub fn aasce(root: &Path, split: AasceSplit) -> Result<Dataset, DatasetError> {
                     sorted.push(name.clone());
                 }
                 let group = cases.group(case(&name));
-                films.push(LabelledFilm { group, ..LabelledFilm::new(name, path, landmarks) });
+                films.push(LabelledFilm { group, labels: place, ..LabelledFilm::new(name, path, landmarks) });
             }
             Err(disorder) => left_out.push(format!("{name} ({disorder})")),
         }
@@ -107,7 +116,8 @@ pub fn aasce(root: &Path, split: AasceSplit) -> Result<Dataset, DatasetError> {
              may be on both sides of a split"
         ));
     }
-    Ok(Dataset { landmarks: MeasureSet::SpineAasce2019.landmarks(), films, notes })
+    let dataset = Dataset { landmarks: MeasureSet::SpineAasce2019.landmarks(), films, notes };
+    Ok(Reading { dataset, faults })
 }
 
 /// The number of label files whose names are not among `expected`.
@@ -158,63 +168,6 @@ fn from_mat(path: &Path) -> Result<Vec<Point>, DatasetError> {
     Ok(x.iter().zip(y).map(|(x, y)| Point::new(*x, *y)).collect())
 }
 
-/// `landmarks.csv`, a line a film in the order of `filenames.csv`.
-struct Table {
-    names: PathBuf,
-    values: PathBuf,
-    /// Line and shares of width and height of each film.
-    rows: BTreeMap<String, (usize, Vec<f64>)>,
-}
-
-impl Table {
-    fn read(labels: &Path) -> Result<Self, DatasetError> {
-        let [names, values] = ["filenames.csv", "landmarks.csv"].map(|file| labels.join(file));
-        let text =
-            |path: &Path| fs::read_to_string(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source });
-        let (names_text, values_text) = (text(&names)?, text(&values)?);
-        let mut lines = values_text.lines();
-        let mut rows = BTreeMap::new();
-        for (i, name) in names_text.lines().enumerate() {
-            let line = i + 1;
-            let wrong = |expected, found: &str| DatasetError::Label {
-                path: values.clone(),
-                line,
-                expected,
-                found: found.to_owned(),
-            };
-            let found = lines.next().ok_or_else(|| wrong("a line for each of filenames.csv", "the end"))?;
-            let mut shares = Vec::with_capacity(2 * LANDMARKS);
-            for cell in found.split(',') {
-                let share = cell.trim().parse::<f64>().ok().filter(|share| share.is_finite());
-                shares.push(share.ok_or_else(|| wrong("shares of the image's width and height", cell))?);
-            }
-            if shares.len() != 2 * LANDMARKS {
-                return Err(wrong("136 numbers: x of 68 landmarks, then y", &format!("{} numbers", shares.len())));
-            }
-            rows.insert(name.trim().to_owned(), (line, shares));
-        }
-        Ok(Self { names, values, rows })
-    }
-
-    /// In pixels of the film at `path`.
-    fn points(&self, file: &str, path: &Path, mat: &Path) -> Result<Vec<Point>, DatasetError> {
-        let (line, shares) = self.rows.get(file).ok_or_else(|| DatasetError::Entry {
-            path: self.names.clone(),
-            entry: format!("film `{file}`"),
-            problem: "it has no labels".to_owned(),
-            remedy: format!("add {}, or the film to filenames.csv and landmarks.csv, or remove it", mat.display()),
-        })?;
-        let size = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
-        let size = size.map_err(|source| DatasetError::Io { path: path.to_owned(), source })?.into_dimensions();
-        let (width, height) = size.map_err(|e| DatasetError::Film {
-            path: path.to_owned(),
-            reason: format!("{e}; its size is needed for line {line} of {}", self.values.display()),
-        })?;
-        let (x, y) = shares.split_at(LANDMARKS);
-        Ok(x.iter().zip(y).map(|(x, y)| Point::new(x * f64::from(width), y * f64::from(height))).collect())
-    }
-}
-
 /// The case in a film's name: the number after the last `-`, or without one all that stands there up to a space.
 ///
 /// `..-999 B AP` is a film of case 999, `..-coronal99` the only one of its case.
@@ -231,25 +184,26 @@ struct Cases {
 }
 
 impl Cases {
-    fn new(root: &Path) -> Result<Self, DatasetError> {
+    fn new(root: &Path, faults: &mut Vec<DatasetError>) -> Self {
         let mut cases = Self { towards: BTreeMap::new() };
         for [a, b] in SAME_PATIENT {
             cases.unite(a, b);
         }
         let path = root.join(REPEATED);
         if !path.is_file() {
-            return Ok(cases);
+            return cases;
         }
-        let text = fs::read_to_string(&path).map_err(|source| DatasetError::Io { path: path.clone(), source })?;
+        let text = read(&path, faults);
         for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let [a, b] = line.split('\t').collect::<Vec<_>>()[..] else {
                 let expected = "the names of two films with a tab between them";
-                return Err(DatasetError::Label { path, line: i + 1, expected, found: line.to_owned() });
+                faults.push(DatasetError::Label { path: path.clone(), line: i + 1, expected, found: line.to_owned() });
+                continue;
             };
             let [a, b] = [a, b].map(|file| Path::new(file.trim()).file_stem().and_then(|s| s.to_str()).unwrap_or(file));
             cases.unite(case(a), case(b));
         }
-        Ok(cases)
+        cases
     }
 
     fn unite(&mut self, a: &str, b: &str) {
@@ -320,8 +274,12 @@ mod tests {
         root
     }
 
+    fn whole(root: &Path) -> Dataset {
+        aasce(root, AasceSplit::Train).and_then(Reading::whole).expect("a data set")
+    }
+
     fn error(root: &Path) -> String {
-        aasce(root, AasceSplit::Train).expect_err("a broken label").to_string()
+        aasce(root, AasceSplit::Train).and_then(Reading::whole).expect_err("a broken label").to_string()
     }
 
     #[test]
@@ -330,7 +288,7 @@ mod tests {
         turned.rotate_left(4);
         doubled.copy_within(0..4, 4);
         let root = dataset(&[("a-1 A AP", &spine()), ("a-2 A AP", &turned), ("a-3 A AP", &doubled)]);
-        let Dataset { landmarks, films, notes } = aasce(root.path(), AasceSplit::Train).expect("a data set");
+        let Dataset { landmarks, films, notes } = whole(root.path());
         assert_eq!((landmarks.len(), landmarks[5].as_str()), (68, "vertebra_2_top_right"));
         let names: Vec<&str> = films.iter().map(|film| film.name.as_str()).collect();
         assert_eq!(names, ["a-1 A AP", "a-2 A AP"]);
@@ -349,7 +307,7 @@ mod tests {
         let spine = spine();
         let root = dataset(&names.map(|name| (name, &spine[..])));
         let groups = || -> (Vec<String>, Vec<String>) {
-            let Dataset { films, notes, .. } = aasce(root.path(), AasceSplit::Train).expect("a data set");
+            let Dataset { films, notes, .. } = whole(root.path());
             (films.into_iter().map(|film| film.group).collect(), notes)
         };
         let (apart, notes) = groups();
@@ -377,7 +335,7 @@ mod tests {
             .collect();
         write(&names, b"other.jpg\na-1 A AP.png\n");
         write(&values, format!("{0}\n{0}\n", shares.join(",")).as_bytes());
-        let films = aasce(root.path(), AasceSplit::Train).expect("a data set").films;
+        let films = whole(root.path()).films;
         assert!(films[0].landmarks.iter().zip(spine()).all(|(a, b)| a.distance(b) < 1e-9));
 
         write(&values, format!("{0}\n{1}\n", shares.join(","), shares.join(",").replacen("0.3", "O.3", 1)).as_bytes());
@@ -419,5 +377,47 @@ mod tests {
             let error = error(root.path());
             assert!(error.contains(&format!("a-1 A AP.jpg.mat: `p2`: {problem}")), "{error}");
         }
+    }
+
+    #[test]
+    fn every_broken_label_is_a_fault_and_the_sound_films_are_there() {
+        let root = dataset(&[("a-1 A AP", &spine()), ("a-2 A AP", &spine()), ("a-3 A AP", &spine())]);
+        for name in ["a-1 A AP", "a-3 A AP"] {
+            write(&root.path().join(format!("labels/train/{name}.jpg.mat")), b"x,y");
+        }
+        write(&root.path().join("data/train/a-4 A AP.jpg"), b"");
+        write(&root.path().join(REPEATED), b"one name\nanother\n");
+        let Reading { dataset, faults } = aasce(root.path(), AasceSplit::Train).expect("a folder of films");
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let expected = [
+            "repeated_films.tsv:1: expected",
+            "repeated_films.tsv:2: expected",
+            "a-1 A AP.jpg.mat: `p2`: it is shorter than a header",
+            "a-3 A AP.jpg.mat: `p2`: it is shorter than a header",
+            "a-4 A AP.jpg: film without labels: there is no ",
+        ];
+        assert_eq!(faults.len(), expected.len(), "{faults:?}");
+        assert!(faults.iter().zip(expected).all(|(fault, expected)| fault.contains(expected)), "{faults:?}");
+        let [film] = &dataset.films[..] else { panic!("one sound film: {:?}", dataset.films) };
+        assert!(film.labels.of(&[5]).expect("its file").ends_with("a-2 A AP.jpg.mat: `p2`"), "{film:?}");
+    }
+
+    #[test]
+    fn every_broken_line_of_the_table_is_a_fault() {
+        let root = dataset(&[]);
+        for name in ["a-1 A AP", "a-2 A AP", "a-3 A AP"] {
+            image::GrayImage::new(100, 500)
+                .save(film(root.path()).with_file_name(format!("{name}.png")))
+                .expect("fresh");
+        }
+        let labels = root.path().join("labels/train");
+        write(&labels.join("filenames.csv"), b"a-1 A AP.png\na-2 A AP.png\na-3 A AP.png\n");
+        let row = vec!["0.5"; 136].join(",");
+        write(&labels.join("landmarks.csv"), format!("1,2\n{row}\nx{row}\n").as_bytes());
+        let Reading { dataset, faults } = aasce(root.path(), AasceSplit::Train).expect("a folder of films");
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert!(matches!(&faults[..], [a, b] if a.contains("landmarks.csv:1: ") && b.contains("landmarks.csv:3: ")));
+        // All landmarks in one place make no spine, which is noted and no fault.
+        assert!(dataset.notes[0].contains("a-2 A AP"), "{:?}", dataset.notes);
     }
 }

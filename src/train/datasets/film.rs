@@ -20,13 +20,59 @@ pub struct LabelledFilm {
     pub group: String,
     /// The side of a pixel, where the data set says it.
     pub mm_per_px: Option<f64>,
+    /// Where its labels stand, for a person who mends them.
+    pub labels: LabelPlace,
+}
+
+/// Where a film's labels stand.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum LabelPlace {
+    /// It is not known.
+    #[default]
+    Unknown,
+    /// In one entry of a file.
+    Entry {
+        /// Which file.
+        path: PathBuf,
+        /// Its line, annotation or array.
+        entry: String,
+    },
+    /// In each of these files, a landmark a line from the first one on.
+    Lines(Vec<PathBuf>),
+}
+
+impl LabelPlace {
+    /// Where these landmarks stand, counted from 0: files and, where known, lines; without landmarks the files alone.
+    #[must_use]
+    pub fn of(&self, landmarks: &[usize]) -> Option<String> {
+        match self {
+            Self::Unknown => None,
+            Self::Entry { path, entry } => Some(format!("{}: {entry}", path.display())),
+            Self::Lines(paths) => {
+                let places = paths.iter().flat_map(|path| {
+                    let file = path.display();
+                    let lines: Vec<String> = landmarks.iter().map(|k| format!("{file}:{}", k + 1)).collect();
+                    if lines.is_empty() { vec![file.to_string()] } else { lines }
+                });
+                Some(places.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
 }
 
 impl LabelledFilm {
-    /// A film on which every landmark is visible, in a group of its own, without a scale.
+    /// A film on which every landmark is visible, in a group of its own, without a scale or a known place of its labels.
     #[must_use]
     pub fn new(name: String, path: PathBuf, landmarks: Vec<Point>) -> Self {
-        Self { visible: vec![true; landmarks.len()], group: name.clone(), name, path, landmarks, mm_per_px: None }
+        Self {
+            visible: vec![true; landmarks.len()],
+            group: name.clone(),
+            name,
+            path,
+            landmarks,
+            mm_per_px: None,
+            labels: LabelPlace::Unknown,
+        }
     }
 }
 
@@ -68,6 +114,16 @@ mod tests {
 
     fn names(films: &[LabelledFilm]) -> Vec<&str> {
         films.iter().map(|film| film.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_place_names_files_and_the_lines_of_its_landmarks() {
+        assert_eq!(LabelPlace::Unknown.of(&[0]), None);
+        let entry = LabelPlace::Entry { path: "labels.csv".into(), entry: "line 3".to_owned() };
+        assert_eq!(entry.of(&[0, 4]).as_deref(), Some("labels.csv: line 3"));
+        let lines = LabelPlace::Lines(vec!["senior/1.txt".into(), "junior/1.txt".into()]);
+        assert_eq!(lines.of(&[4]).as_deref(), Some("senior/1.txt:5, junior/1.txt:5"));
+        assert_eq!(lines.of(&[]).as_deref(), Some("senior/1.txt, junior/1.txt"));
     }
 
     #[test]

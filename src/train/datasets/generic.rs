@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, DatasetError, LabelledFilm, generic_coco, generic_csv};
+use super::{Dataset, DatasetError, LabelPlace, LabelledFilm, Reading, generic_coco, generic_csv};
 use crate::geometry::Point;
 use crate::radiograph::Format;
 
@@ -21,6 +21,8 @@ pub(super) struct Labels {
     pub(super) rows: Vec<Row>,
     /// What was left out: sentences for people.
     pub(super) notes: Vec<String>,
+    /// Entries that cannot be used.
+    pub(super) faults: Vec<DatasetError>,
 }
 
 /// The labels of one film.
@@ -54,12 +56,14 @@ pub(super) struct Row {
 /// a tool wrote in that sense, with pixel centres at 0.5, is half a pixel too large. An image may carry `group` and
 /// `mm_per_px`.
 ///
+/// A line or an annotation that cannot be used is a fault of the reading, with its value and what to do about it.
+///
 /// # Errors
-/// With the file, the line or the annotation, the value and what to do about it.
-pub fn generic(folder: &Path, labels: &Path) -> Result<Dataset, DatasetError> {
+/// When the file or the folder cannot be read, or the file's landmarks cannot be told.
+pub fn generic(folder: &Path, labels: &Path) -> Result<Reading, DatasetError> {
     let is_json = labels.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
     let text = read(labels)?;
-    let Labels { landmarks, rows, mut notes } =
+    let Labels { landmarks, rows, mut notes, mut faults } =
         if is_json { generic_coco::parse(labels, &text)? } else { generic_csv::parse(labels, &text)? };
     let files = Files::below(folder)?;
     let mut films: BTreeMap<&str, (String, LabelledFilm)> = BTreeMap::new();
@@ -71,10 +75,17 @@ pub fn generic(folder: &Path, labels: &Path) -> Result<Dataset, DatasetError> {
             problem,
             remedy,
         };
-        let (name, path) = files.find(&file).map_err(|(problem, remedy)| wrong(problem, remedy))?;
+        let (name, path) = match files.find(&file) {
+            Ok(found) => found,
+            Err((problem, remedy)) => {
+                faults.push(wrong(problem, remedy));
+                continue;
+            }
+        };
         if let Some((other, _)) = films.get(name) {
             let problem = format!("`{file}` already has labels in {other}");
-            return Err(wrong(problem, "keep one of them".to_owned()));
+            faults.push(wrong(problem, "keep one of them".to_owned()));
+            continue;
         }
         if points.iter().all(Option::is_none) {
             blank += 1;
@@ -87,10 +98,11 @@ pub fn generic(folder: &Path, labels: &Path) -> Result<Dataset, DatasetError> {
             landmarks: points.into_iter().map(Option::unwrap_or_default).collect(),
             group: group.unwrap_or_else(|| name.to_owned()),
             mm_per_px,
+            labels: LabelPlace::Entry { path: labels.to_owned(), entry: entry.clone() },
         };
         films.insert(name, (entry, film));
     }
-    if films.is_empty() {
+    if films.is_empty() && faults.is_empty() {
         return Err(DatasetError::Empty { path: labels.to_owned(), expected: LAYOUT });
     }
     if blank > 0 {
@@ -100,7 +112,8 @@ pub fn generic(folder: &Path, labels: &Path) -> Result<Dataset, DatasetError> {
     if unlabelled > blank {
         notes.push(format!("without labels, left out: {} of the films below {}", unlabelled - blank, folder.display()));
     }
-    Ok(Dataset { landmarks, films: films.into_values().map(|(_, film)| film).collect(), notes })
+    let films = films.into_values().map(|(_, film)| film).collect();
+    Ok(Reading { dataset: Dataset { landmarks, films, notes }, faults })
 }
 
 /// Whether a landmark may be called so.
@@ -202,7 +215,7 @@ mod tests {
 
     fn csv(films: &[&str], rows: &str) -> Result<Dataset, DatasetError> {
         let root = folder(films, ("labels.csv", &format!("file,a_x,a_y,b_x,b_y,group,mm_per_px\n{rows}")));
-        generic(root.path(), &root.path().join("labels.csv"))
+        generic(root.path(), &root.path().join("labels.csv")).and_then(Reading::whole)
     }
 
     #[test]
@@ -242,11 +255,27 @@ mod tests {
     }
 
     #[test]
+    fn every_entry_that_cannot_be_used_is_a_fault_and_the_sound_films_are_there() {
+        let rows = "1.png,1,2,?,4,,\n2.png,1,2,3,4,,\n3.png,1,2,3,4,,\n2.png,1,2,3,4,,\n1.png,1,2\n";
+        let table = format!("file,a_x,a_y,b_x,b_y,group,mm_per_px\n{rows}");
+        let root = folder(&["1.png", "2.png"], ("labels.csv", &table));
+        let labels = root.path().join("labels.csv");
+        let Reading { dataset, faults } = generic(root.path(), &labels).expect("a table");
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let expected =
+            ["line 2: `?`", "line 6: it has 3 cells", "line 4: there is no image `3.png`", "line 5: `2.png`"];
+        assert_eq!(faults.len(), expected.len(), "{faults:?}");
+        assert!(faults.iter().zip(expected).all(|(fault, expected)| fault.contains(expected)), "{faults:?}");
+        let [film] = &dataset.films[..] else { panic!("one sound film: {:?}", dataset.films) };
+        assert_eq!(film.labels.of(&[1]), Some(format!("{}: line 3", labels.display())));
+    }
+
+    #[test]
     fn the_file_of_labels_is_read_by_its_ending_as_utf_8() {
         let json = r#"{"images":[{"id":1,"file_name":"1.png"}],"categories":[{"id":1,"keypoints":["a"]}],
             "annotations":[{"id":1,"image_id":1,"category_id":1,"keypoints":[3,4,2]}]}"#;
         let root = folder(&["1.png"], ("labels.JSON", json));
-        let films = generic(root.path(), &root.path().join("labels.JSON")).expect("a data set").films;
+        let films = generic(root.path(), &root.path().join("labels.JSON")).expect("a data set").dataset.films;
         assert_eq!(films[0].landmarks, [Point::new(3.0, 4.0)]);
         let path = root.path().join("latin1.csv");
         fs::write(&path, b"file,a_x,a_y\nr\xF6ntgen.png,1,2\n").expect("a file in a fresh directory");

@@ -43,7 +43,8 @@ struct Category {
     keypoints: Vec<String>,
 }
 
-/// Reads the annotations that have a visible landmark, at most one a film; the others label nothing.
+/// Reads the annotations that have a visible landmark, at most one a film; the others label nothing, and broken ones
+/// are faults.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Labels, DatasetError> {
     let wrong = |entry: String, problem: String, remedy: &str| DatasetError::Entry {
         path: path.to_owned(),
@@ -57,15 +58,16 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Labels, DatasetError> {
     })?;
     let landmarks = landmarks(&categories).map_err(|(entry, problem, remedy)| wrong(entry, problem, remedy))?;
     let kinds: BTreeMap<i64, &Category> = categories.iter().map(|category| (category.id, category)).collect();
+    let mut faults = Vec::new();
     let mut films: BTreeMap<i64, &Image> = BTreeMap::new();
     for image in &images {
         let entry = || format!("image {}", image.id);
         if films.insert(image.id, image).is_some() {
-            return Err(wrong(entry(), "its id occurs twice".to_owned(), "number the images anew"));
+            faults.push(wrong(entry(), "its id occurs twice".to_owned(), "number the images anew"));
         }
         if let Some(mm) = image.mm_per_px.filter(|mm| *mm <= 0.0) {
             let remedy = "write millimetres such as 0.1, or leave it out where it is unknown";
-            return Err(wrong(entry(), format!("`mm_per_px` {mm} is no side of a pixel"), remedy));
+            faults.push(wrong(entry(), format!("`mm_per_px` {mm} is no side of a pixel"), remedy));
         }
     }
     let (mut rows, mut others) = (Vec::new(), 0);
@@ -74,25 +76,32 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Labels, DatasetError> {
         let entry = format!("annotation {id}");
         let Some(image) = films.get(&image_id) else {
             let problem = format!("there is no image {image_id}");
-            return Err(wrong(entry, problem, "add it to `images`, or remove the annotation"));
+            faults.push(wrong(entry, problem, "add it to `images`, or remove the annotation"));
+            continue;
         };
         let Some(category) = kinds.get(&category_id) else {
             let problem = format!("there is no category {category_id}");
-            return Err(wrong(entry, problem, "add it to `categories`, or correct the annotation"));
+            faults.push(wrong(entry, problem, "add it to `categories`, or correct the annotation"));
+            continue;
         };
         if category.keypoints.is_empty() || keypoints.is_empty() {
             others += 1;
             continue;
         }
-        let points = points(&keypoints, &landmarks).map_err(|problem| {
-            let remedy = "expected x and y in pixels and then 0, 1 or 2 for each landmark of the category";
-            wrong(entry.clone(), problem, remedy)
-        })?;
+        let points = match points(&keypoints, &landmarks) {
+            Ok(points) => points,
+            Err(problem) => {
+                let remedy = "expected x and y in pixels and then 0, 1 or 2 for each landmark of the category";
+                faults.push(wrong(entry, problem, remedy));
+                continue;
+            }
+        };
         if points.iter().any(Option::is_some)
             && let Some(other) = labelled.insert(image_id, id)
         {
             let problem = format!("image {image_id}, `{}`, already has annotation {other}", image.file_name);
-            return Err(wrong(entry, problem, "keep one of them: a film has one set of landmarks"));
+            faults.push(wrong(entry, problem, "keep one of them: a film has one set of landmarks"));
+            continue;
         }
         let Image { file_name, group, mm_per_px, .. } = *image;
         rows.push(Row { entry, file: file_name.clone(), points, group: group.clone(), mm_per_px: *mm_per_px });
@@ -102,7 +111,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Labels, DatasetError> {
     if others > 0 {
         notes.push(format!("without keypoints, left out: {others} of the annotations in {}", path.display()));
     }
-    Ok(Labels { landmarks, rows, notes })
+    Ok(Labels { landmarks, rows, notes, faults })
 }
 
 /// The names that all categories with landmarks agree on.
@@ -173,9 +182,10 @@ mod tests {
             box_only.to_owned(),
         ];
         let categories = CATEGORY.to_owned() + r#", {"id": 2, "name": "box"}"#;
-        let Labels { landmarks, rows, notes } =
+        let Labels { landmarks, rows, notes, faults } =
             parsed(&images, &annotations.join(","), &categories).expect("sound labels");
         assert_eq!(landmarks, ["sella", "nasion"]);
+        assert!(faults.is_empty(), "{faults:?}");
         assert_eq!(rows.len(), 2);
         assert_eq!((rows[0].entry.as_str(), rows[0].file.as_str()), ("annotation 7", "2.png"));
         assert_eq!(rows[0].points, [Some(Point::new(1.5, 2.0)), None]);
@@ -217,11 +227,22 @@ mod tests {
             ),
             (r#"{"id": 1}"#, good, CATEGORY, "line 1: missing field `file_name` at line 1 column"),
         ] {
-            let error = parsed(images, &annotations, categories).err().expect("broken labels").to_string();
+            let fault = parsed(images, &annotations, categories).map(|labels| labels.faults.into_iter().next());
+            let error = fault.unwrap_or_else(Some).expect("broken labels").to_string();
             assert!(error.starts_with("labels.json: ") && error.contains(expected), "{error}");
         }
         let twice = format!("{IMAGE}, {IMAGE}");
-        let error = parsed(&twice, "", CATEGORY).err().expect("two images of one id").to_string();
-        assert!(error.contains("image 1: its id occurs twice; number the images anew"), "{error}");
+        let faults = parsed(&twice, "", CATEGORY).expect("named landmarks").faults;
+        assert!(faults[0].to_string().contains("image 1: its id occurs twice; number the images anew"), "{faults:?}");
+    }
+
+    #[test]
+    fn every_broken_annotation_is_a_fault_and_the_sound_ones_are_there() {
+        let annotations =
+            [annotation(7, 3, ""), annotation(8, 1, "1, 2, 2"), annotation(9, 1, "1, 2, 2, 3, 4, 2")].join(",");
+        let Labels { rows, faults, .. } = parsed(IMAGE, &annotations, CATEGORY).expect("named landmarks");
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert!(matches!(&faults[..], [a, b] if a.contains("annotation 7: ") && b.contains("annotation 8: ")));
+        assert_eq!(rows.iter().map(|row| row.entry.as_str()).collect::<Vec<_>>(), ["annotation 9"]);
     }
 }

@@ -23,7 +23,7 @@ enum Column {
 /// What is wrong in a line, and what to do about it.
 type Fault = (String, String);
 
-/// Reads the table; lines without any character but spaces are passed over.
+/// Reads the table; lines without any character but spaces are passed over, and broken ones are faults.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Labels, DatasetError> {
     let wrong = |i: usize, (problem, remedy): Fault| DatasetError::Entry {
         path: path.to_owned(),
@@ -36,8 +36,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Labels, DatasetError> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let (first, header) = lines.next().unwrap_or((0, ""));
     let (columns, landmarks) = columns(header).map_err(|fault| wrong(first, fault))?;
-    let rows = lines.map(|(i, line)| row(i, line, &columns, landmarks.len()).map_err(|fault| wrong(i, fault)));
-    Ok(Labels { rows: rows.collect::<Result<_, _>>()?, landmarks, notes: Vec::new() })
+    let (mut rows, mut faults) = (Vec::new(), Vec::new());
+    for (i, line) in lines {
+        match row(i, line, &columns, landmarks.len()) {
+            Ok(row) => rows.push(row),
+            Err(fault) => faults.push(wrong(i, fault)),
+        }
+    }
+    Ok(Labels { rows, landmarks, notes: Vec::new(), faults })
 }
 
 fn unquoted(line: &str) -> Result<(), Fault> {
@@ -155,13 +161,13 @@ mod tests {
     #[test]
     fn columns_may_stand_in_any_order_and_lines_end_as_on_any_system() {
         let text = "\u{feff}mm_per_px,b_y,file,b_x,a_x_x,a_x_y\r\n0.1, 2 ,1.png,1,3.5,4e1\r\n\r\n,,2.png,,-1,0\r\n";
-        let Labels { landmarks, rows, notes } = parsed(text).expect("a table");
+        let Labels { landmarks, rows, notes, faults } = parsed(text).expect("a table");
         assert_eq!(landmarks, ["b", "a_x"]);
         assert_eq!(rows[0].points, [Some(Point::new(1.0, 2.0)), Some(Point::new(3.5, 40.0))]);
         assert_eq!((rows[0].mm_per_px, rows[0].group.as_deref()), (Some(0.1), None));
         assert_eq!(rows[1].points, [None, Some(Point::new(-1.0, 0.0))]);
         assert_eq!((rows[1].entry.as_str(), rows[1].file.as_str(), rows[1].mm_per_px), ("line 4", "2.png", None));
-        assert!(notes.is_empty());
+        assert!(notes.is_empty() && faults.is_empty());
     }
 
     #[test]
@@ -186,7 +192,8 @@ mod tests {
             (format!("{header},1,2,"), "line 2: the cell `file` is empty; name the image"),
             (format!("{header}'1.png',1,\"2\","), "line 2: it has a quotation mark"),
         ] {
-            let error = parsed(&text).err().expect("a broken table").to_string();
+            let fault = parsed(&text).map(|labels| labels.faults.into_iter().next());
+            let error = fault.unwrap_or_else(Some).expect("a broken table").to_string();
             assert!(error.starts_with("labels.csv: ") && error.contains(expected), "{error}");
         }
     }

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{Dataset, DatasetError, LabelledFilm};
+use super::reading::images;
+use super::{Dataset, DatasetError, LabelPlace, LabelledFilm, Reading};
 use crate::geometry::Point;
 
 const LAYOUT: &str = "images/ID.*, all.csv and cv/set{1,2,3}/{train,test}.txt";
@@ -70,26 +71,33 @@ pub enum HandPart {
 
 /// The films of one part of a fold, 1 to 3, in order of name, each in a group of its own.
 ///
-/// Films whose image is not there are left out; the notes say how many.
+/// Films whose image is not there are left out; the notes say how many. A broken line of the table or of the fold, and a
+/// second image of a film, are faults of the reading.
 ///
 /// # Errors
-/// When a folder, a label file or one of its entries is missing or malformed, or there is no image at all.
-pub fn hand(root: &Path, fold: u8, part: HandPart) -> Result<Dataset, DatasetError> {
+/// When a folder, the table or the fold's list is missing, or there is no image at all.
+pub fn hand(root: &Path, fold: u8, part: HandPart) -> Result<Reading, DatasetError> {
     let file = match part {
         HandPart::Train => "train.txt",
         HandPart::Test => "test.txt",
     };
     let list = root.join("cv").join(format!("set{fold}")).join(file);
     let table = root.join("all.csv");
-    let rows = rows(&table)?;
-    let images = images(&root.join("images"))?;
+    let mut faults = Vec::new();
+    let rows = rows(&table, &mut faults)?;
+    let images = images(&root.join("images"), |name| !name.starts_with('.'), &mut faults)?;
     let text = read(&list)?;
     let mut films = BTreeMap::new();
     let (mut listed, mut missing) = (0, 0);
     for (i, id) in text.lines().map(str::trim).enumerate().filter(|(_, id)| !id.is_empty()) {
         let wrong = |expected| DatasetError::Label { path: list.clone(), line: i + 1, expected, found: id.to_owned() };
-        let (line, landmarks) = rows.get(id).ok_or_else(|| wrong("a film of all.csv"))?;
+        let Some(row) = rows.get(id) else {
+            faults.push(wrong("a film of all.csv"));
+            continue;
+        };
         listed += 1;
+        // A broken line of the table is among the faults already.
+        let Some((line, landmarks)) = row else { continue };
         let Some(path) = images.get(id) else {
             missing += 1;
             continue;
@@ -99,15 +107,17 @@ pub fn hand(root: &Path, fold: u8, part: HandPart) -> Result<Dataset, DatasetErr
         if distance == 0.0 {
             let expected = "landmarks 1 and 5, counted from 0, in different places: they tell the scale";
             let found = format!("({}, {}) twice", landmarks[a].x, landmarks[a].y);
-            return Err(DatasetError::Label { path: table, line: *line, expected, found });
+            faults.push(DatasetError::Label { path: table.clone(), line: *line, expected, found });
+            continue;
         }
         let film = LabelledFilm::new(id.to_owned(), path.clone(), landmarks.clone());
-        let film = LabelledFilm { mm_per_px: Some(mm / distance), ..film };
+        let labels = LabelPlace::Entry { path: table.clone(), entry: format!("line {line}") };
+        let film = LabelledFilm { mm_per_px: Some(mm / distance), labels, ..film };
         if films.insert(id.to_owned(), film).is_some() {
-            return Err(wrong("a film that occurs once"));
+            faults.push(wrong("a film that occurs once"));
         }
     }
-    if films.is_empty() {
+    if films.is_empty() && faults.is_empty() {
         return Err(DatasetError::Empty { path: root.join("images"), expected: LAYOUT });
     }
     let mut notes = Vec::new();
@@ -115,60 +125,48 @@ pub fn hand(root: &Path, fold: u8, part: HandPart) -> Result<Dataset, DatasetErr
         notes.push(format!("without an image, left out: {missing} of the {listed} films of {}", list.display()));
     }
     let landmarks = HAND_NAMES.map(str::to_owned).to_vec();
-    Ok(Dataset { landmarks, films: films.into_values().collect(), notes })
+    Ok(Reading { dataset: Dataset { landmarks, films: films.into_values().collect(), notes }, faults })
 }
 
 fn read(path: &Path) -> Result<String, DatasetError> {
     fs::read_to_string(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })
 }
 
+/// What the table says of each film; none where its line is broken.
+type Rows = BTreeMap<String, Option<(usize, Vec<Point>)>>;
+
 /// Line and landmarks of each film: `id,x0,y0,...,x36,y36` in pixels.
-fn rows(path: &Path) -> Result<BTreeMap<String, (usize, Vec<Point>)>, DatasetError> {
-    let mut rows = BTreeMap::new();
+fn rows(path: &Path, faults: &mut Vec<DatasetError>) -> Result<Rows, DatasetError> {
+    let mut rows = Rows::new();
     for (i, text) in read(path)?.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let line = i + 1;
-        let wrong = |expected, found: &str| DatasetError::Label {
+        let wrong = |(expected, found): (&'static str, String)| DatasetError::Label {
             path: path.to_owned(),
             line,
             expected,
-            found: found.to_owned(),
+            found,
         };
-        let mut cells = text.split(',').map(str::trim);
-        let id = cells.next().unwrap_or_default();
-        let mut coordinates = Vec::with_capacity(2 * HAND_NAMES.len());
-        for cell in cells {
-            let value = cell.parse::<f64>().ok().filter(|value| value.is_finite());
-            coordinates.push(value.ok_or_else(|| wrong("a coordinate in pixels", cell))?);
-        }
-        if coordinates.len() != 2 * HAND_NAMES.len() {
-            return Err(wrong("a film and its 74 coordinates", &format!("{} coordinates", coordinates.len())));
-        }
-        let points = coordinates.as_chunks::<2>().0.iter().map(|[x, y]| Point::new(*x, *y)).collect();
-        if rows.insert(id.to_owned(), (line, points)).is_some() {
-            return Err(wrong("a film that occurs once", id));
+        let (id, cells) = text.split_once(',').unwrap_or((text, ""));
+        let id = id.trim();
+        let landmarks = points(cells).map_err(|fault| faults.push(wrong(fault))).ok();
+        if rows.insert(id.to_owned(), landmarks.map(|landmarks| (line, landmarks))).is_some() {
+            faults.push(wrong(("a film that occurs once", id.to_owned())));
         }
     }
     Ok(rows)
 }
 
-/// The image of each film, whatever its format.
-fn images(folder: &Path) -> Result<BTreeMap<String, PathBuf>, DatasetError> {
-    let io = |source| DatasetError::Io { path: folder.to_owned(), source };
-    let mut images: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let Some(id) = path.file_stem().and_then(|s| s.to_str()).filter(|id| !id.starts_with('.')) else { continue };
-        if let Some(other) = images.insert(id.to_owned(), path.clone()) {
-            let [first, second] = if other < path { [other, path] } else { [path, other] };
-            return Err(DatasetError::Entry {
-                path: second,
-                entry: format!("film `{}`", first.file_stem().unwrap_or_default().display()),
-                problem: format!("{} is the same film", first.display()),
-                remedy: "keep one of them".to_owned(),
-            });
-        }
+/// The landmarks of a film, or what was expected and what was found instead.
+fn points(cells: &str) -> Result<Vec<Point>, (&'static str, String)> {
+    let mut coordinates = Vec::with_capacity(2 * HAND_NAMES.len());
+    for cell in cells.split(',').map(str::trim).filter(|_| !cells.is_empty()) {
+        let value = cell.parse::<f64>().ok().filter(|value| value.is_finite());
+        coordinates.push(value.ok_or_else(|| ("a coordinate in pixels", cell.to_owned()))?);
     }
-    Ok(images)
+    if coordinates.len() != 2 * HAND_NAMES.len() {
+        return Err(("a film and its 74 coordinates", format!("{} coordinates", coordinates.len())));
+    }
+    Ok(coordinates.as_chunks::<2>().0.iter().map(|[x, y]| Point::new(*x, *y)).collect())
 }
 
 #[cfg(test)]
@@ -198,14 +196,15 @@ mod tests {
     }
 
     fn error(root: &tempfile::TempDir) -> String {
-        hand(root.path(), 2, HandPart::Train).expect_err("a broken data set").to_string()
+        hand(root.path(), 2, HandPart::Train).and_then(Reading::whole).expect_err("a broken data set").to_string()
     }
 
     #[test]
     fn a_fold_has_its_films_whose_image_is_there_each_with_its_scale() {
         let table = [row("0007", 3, 200), row("0008", 4, 100), row("0009", 5, 100)].join("\n");
         let root = dataset(&table, "0009\n0008\r\n0007\n", &["0007.jpg", "0009.png", ".hidden"]);
-        let Dataset { landmarks, films, notes } = hand(root.path(), 2, HandPart::Train).expect("a data set");
+        let Dataset { landmarks, films, notes } =
+            hand(root.path(), 2, HandPart::Train).and_then(Reading::whole).expect("a data set");
         assert_eq!(landmarks.len(), 37);
         let summary: Vec<_> =
             films.iter().map(|film| (film.name.as_str(), film.group.as_str(), film.mm_per_px)).collect();
@@ -238,5 +237,19 @@ mod tests {
         assert!(found.ends_with("0007.jpg is the same film; keep one of them"), "{found}");
         let found = error(&dataset(&good, "0007", &[]));
         assert!(found.contains("images holds no film; expected images/ID.*, all.csv and "), "{found}");
+    }
+
+    #[test]
+    fn every_broken_line_is_a_fault_and_the_sound_films_are_there() {
+        let table = [row("0007", 3, 200).replace(",360,", ",36O,"), row("0008", 4, 100), "0009,1".to_owned()];
+        let root = dataset(&table.join("\n"), "0007\n0008\n0009\n7", &["0007.jpg", "0008.jpg", "0009.jpg"]);
+        let Reading { dataset, faults } = hand(root.path(), 2, HandPart::Train).expect("a table and a list");
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        for (fault, expected) in faults.iter().zip(["all.csv:1: expected", "all.csv:3: expected", "train.txt:4: "]) {
+            assert!(fault.contains(expected), "{faults:?}");
+        }
+        let [film] = &dataset.films[..] else { panic!("one sound film: {:?}", dataset.films) };
+        assert!(film.labels.of(&[0]).expect("the table").ends_with("all.csv: line 2"), "{film:?}");
     }
 }

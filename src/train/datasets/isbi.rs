@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{DatasetError, LabelledFilm};
+use super::reading::images;
+use super::{Dataset, DatasetError, LabelPlace, LabelledFilm, Reading};
 use crate::geometry::Point;
 use crate::landmark::CEPHALOGRAM_NAMES;
 
@@ -69,33 +71,29 @@ impl Truth {
 
 /// The films of a split in order of name, with the landmarks of the chosen truth.
 ///
+/// A film without labels, a broken line of them and a second image of a film are faults of the reading.
+///
 /// # Errors
-/// When a folder, a label file or one of its lines is missing or malformed.
-pub fn isbi(root: &Path, split: IsbiSplit, truth: Truth) -> Result<Vec<LabelledFilm>, DatasetError> {
+/// When the films' folder is missing or holds none.
+pub fn isbi(root: &Path, split: IsbiSplit, truth: Truth) -> Result<Reading, DatasetError> {
     let folder = root.join("RawImage").join(match split {
         IsbiSplit::Train => "TrainingData",
         IsbiSplit::Test1 => "Test1Data",
         IsbiSplit::Test2 => "Test2Data",
     });
-    let io = |source| DatasetError::Io { path: folder.clone(), source };
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let is_film = path.file_stem().and_then(|s| s.to_str()).is_some_and(|s| s.bytes().all(|b| b.is_ascii_digit()));
-        if is_film {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    if paths.is_empty() {
+    let mut faults = Vec::new();
+    let images = images(&folder, |name| name.bytes().all(|b| b.is_ascii_digit()), &mut faults)?;
+    if images.is_empty() {
         return Err(DatasetError::Empty { path: folder, expected: LAYOUT });
     }
-    paths.into_iter().map(|path| labelled(root, path, truth)).collect()
+    let films = images.into_iter().filter_map(|(name, path)| labelled(root, name, path, truth, &mut faults)).collect();
+    let landmarks = CEPHALOGRAM_NAMES.map(str::to_owned).to_vec();
+    let dataset = Dataset { landmarks, films, notes: labels_without_film(root) };
+    Ok(Reading { dataset, faults })
 }
 
 /// A note where readers have labelled films that none of the set's folders holds.
-#[must_use]
-pub fn labels_without_film(root: &Path) -> Vec<String> {
+fn labels_without_film(root: &Path) -> Vec<String> {
     let stems = |folder: &Path| -> BTreeSet<String> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned())).collect()
@@ -112,40 +110,59 @@ pub fn labels_without_film(root: &Path) -> Vec<String> {
     notes
 }
 
-fn labelled(root: &Path, path: PathBuf, truth: Truth) -> Result<LabelledFilm, DatasetError> {
-    let name = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
-    let read = |reader: &str| landmarks(&root.join(reader).join(format!("{name}.txt")));
-    let landmarks = match truth {
-        Truth::Senior => read("400_senior")?,
-        Truth::Junior => read("400_junior")?,
-        Truth::Challenge => read("400_challenge")?,
-        Truth::Mean => {
-            let (senior, junior) = (read("400_senior")?, read("400_junior")?);
-            senior.into_iter().zip(junior).map(|(a, b)| a.midpoint(b)).collect()
-        }
+fn labelled(
+    root: &Path,
+    name: String,
+    path: PathBuf,
+    truth: Truth,
+    faults: &mut Vec<DatasetError>,
+) -> Option<LabelledFilm> {
+    let readers: &[&str] = match truth {
+        Truth::Senior => &["400_senior"],
+        Truth::Junior => &["400_junior"],
+        Truth::Challenge => &["400_challenge"],
+        Truth::Mean => &["400_senior", "400_junior"],
     };
-    Ok(LabelledFilm { mm_per_px: Some(ISBI_MM_PER_PX), ..LabelledFilm::new(name, path, landmarks) })
+    let files: Vec<PathBuf> = readers.iter().map(|reader| root.join(reader).join(format!("{name}.txt"))).collect();
+    // Every reader's file is read, also behind a broken one: all that is wrong with a film is said at once.
+    let read: Vec<Option<Vec<Point>>> = files.iter().map(|file| landmarks(&path, file, faults)).collect();
+    let read = read.into_iter().collect::<Option<Vec<_>>>()?;
+    let mean = |a: Vec<Point>, b: Vec<Point>| a.into_iter().zip(b).map(|(a, b)| a.midpoint(b)).collect();
+    let film = LabelledFilm::new(name, path, read.into_iter().reduce(mean)?);
+    Some(LabelledFilm { mm_per_px: Some(ISBI_MM_PER_PX), labels: LabelPlace::Lines(files), ..film })
 }
 
 /// The first 19 lines `x,y`; the class lines that follow in the original release are not ours.
-fn landmarks(path: &Path) -> Result<Vec<Point>, DatasetError> {
-    let text = fs::read_to_string(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
-    let mut lines = text.lines();
-    (1..=CEPHALOGRAM_NAMES.len())
-        .map(|line| {
-            let found = lines.next().unwrap_or_default().trim();
-            let point = found.split_once(',').and_then(|(x, y)| {
-                let (x, y) = (x.trim().parse::<f64>().ok()?, y.trim().parse::<f64>().ok()?);
-                (x.is_finite() && y.is_finite()).then_some(Point::new(x, y))
+fn landmarks(film: &Path, path: &Path, faults: &mut Vec<DatasetError>) -> Option<Vec<Point>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(source) => {
+            faults.push(match source.kind() {
+                ErrorKind::NotFound => DatasetError::Unlabelled { film: film.to_owned(), labels: path.to_owned() },
+                _ => DatasetError::Io { path: path.to_owned(), source },
             });
-            point.ok_or_else(|| DatasetError::Label {
-                path: path.to_owned(),
-                line,
-                expected: "`x,y` in pixels",
-                found: found.to_owned(),
-            })
-        })
-        .collect()
+            return None;
+        }
+    };
+    let mut lines = text.lines().map(str::trim);
+    let mut points = Vec::with_capacity(CEPHALOGRAM_NAMES.len());
+    for line in 1..=CEPHALOGRAM_NAMES.len() {
+        let found = lines.next();
+        let point = found.and_then(|found| found.split_once(',')).and_then(|(x, y)| {
+            let (x, y) = (x.trim().parse::<f64>().ok()?, y.trim().parse::<f64>().ok()?);
+            (x.is_finite() && y.is_finite()).then_some(Point::new(x, y))
+        });
+        if point.is_none() {
+            let (path, expected) = (path.to_owned(), "`x,y` in pixels");
+            faults.push(DatasetError::Label { path, line, expected, found: found.unwrap_or("the end").to_owned() });
+        }
+        points.extend(point);
+        // What is behind the end is one fault, not one a line.
+        if found.is_none() {
+            break;
+        }
+    }
+    (points.len() == CEPHALOGRAM_NAMES.len()).then_some(points)
 }
 
 #[cfg(test)]
@@ -173,8 +190,9 @@ mod tests {
     fn the_truth_is_the_mean_of_both_readers_and_class_lines_are_ignored() {
         let senior = "10,20\n".repeat(19) + "1\n2\n3\n";
         let root = dataset(&senior, &"20,25\n".repeat(19));
-        let films = isbi(root.path(), IsbiSplit::Train, Truth::Mean).expect("a whole data set");
-        assert_eq!(films.len(), 1);
+        let dataset = isbi(root.path(), IsbiSplit::Train, Truth::Mean).and_then(Reading::whole);
+        let Dataset { landmarks, films, .. } = dataset.expect("a whole data set");
+        assert_eq!((films.len(), landmarks.len()), (1, 19));
         assert_eq!(films[0].name, "001");
         assert_eq!(films[0].landmarks, vec![Point::new(15.0, 22.5); 19]);
     }
@@ -187,10 +205,59 @@ mod tests {
         assert_eq!(labels_without_film(root.path()), ["400_junior: 1 labels without a film, 007 to 007"]);
     }
 
+    /// What is wrong with the training part, without the folder's path.
+    fn faults(root: &Path, truth: Truth) -> Vec<String> {
+        let faults = isbi(root, IsbiSplit::Train, truth).expect("a folder of films").faults;
+        faults.iter().map(|fault| fault.to_string().replace(&format!("{}/", root.display()), "")).collect()
+    }
+
     #[test]
-    fn a_broken_label_is_named_by_file_and_line() {
-        let root = dataset(&("10,20\n".repeat(4) + "10;20\n"), &"20,25\n".repeat(19));
-        let error = isbi(root.path(), IsbiSplit::Train, Truth::Senior).expect_err("line 5 is broken").to_string();
+    fn every_broken_label_is_named_by_file_and_line_and_the_first_one_refuses() {
+        let good = "20,25\n".repeat(19);
+        let root = dataset(&("10,20\n".repeat(4) + "10;20\n10,20\n10\n"), &good.replacen("20,25", "x,25", 1));
+        for file in ["RawImage/TrainingData/002.bmp", "400_senior/002.txt", "400_junior/002.txt"] {
+            fs::write(root.path().join(file), &good).expect("a file in a fresh directory");
+        }
+        let expected = "expected `x,y` in pixels, found";
+        assert_eq!(
+            faults(root.path(), Truth::Mean),
+            [
+                format!("400_senior/001.txt:5: {expected} `10;20`"),
+                format!("400_senior/001.txt:7: {expected} `10`"),
+                format!("400_senior/001.txt:8: {expected} `the end`"),
+                format!("400_junior/001.txt:1: {expected} `x,25`"),
+            ]
+        );
+        let reading = isbi(root.path(), IsbiSplit::Train, Truth::Mean).expect("a folder of films");
+        let names: Vec<&str> = reading.dataset.films.iter().map(|film| film.name.as_str()).collect();
+        assert_eq!(names, ["002"], "the sound film is there");
+        let error = reading.whole().expect_err("line 5 is broken").to_string();
         assert!(error.ends_with("001.txt:5: expected `x,y` in pixels, found `10;20`"), "{error}");
+    }
+
+    #[test]
+    fn a_film_without_labels_is_named() {
+        let root = dataset(&"10,20\n".repeat(19), &"20,25\n".repeat(19));
+        fs::remove_file(root.path().join("400_junior/001.txt")).expect("just written");
+        assert_eq!(faults(root.path(), Truth::Senior), [""; 0]);
+        assert_eq!(
+            faults(root.path(), Truth::Mean),
+            ["RawImage/TrainingData/001.bmp: film without labels: there is no 400_junior/001.txt"]
+        );
+    }
+
+    #[test]
+    fn a_second_image_of_a_film_is_a_fault() {
+        let root = dataset(&"10,20\n".repeat(19), &"20,25\n".repeat(19));
+        fs::write(root.path().join("RawImage/TrainingData/001.png"), b"").expect("a file in a fresh directory");
+        assert_eq!(
+            faults(root.path(), Truth::Mean),
+            ["RawImage/TrainingData/001.png: film `001`: RawImage/TrainingData/001.bmp is the same film; keep one of \
+              them"]
+        );
+        let films = isbi(root.path(), IsbiSplit::Train, Truth::Mean).expect("a folder of films").dataset.films;
+        let [film] = &films[..] else { panic!("the film counts once: {films:?}") };
+        let place = film.labels.of(&[18]).expect("the readers' files");
+        assert!(place.contains("400_senior/001.txt:19, ") && place.ends_with("400_junior/001.txt:19"), "{place}");
     }
 }

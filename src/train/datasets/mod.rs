@@ -1,6 +1,7 @@
 //! Films with their true landmarks, from the layouts that data sets are published in.
 
 mod aasce;
+mod aasce_table;
 mod film;
 mod generic;
 mod generic_coco;
@@ -8,16 +9,18 @@ mod generic_csv;
 mod hand;
 mod isbi;
 mod mat;
+mod reading;
 mod source;
 mod vertebrae;
 
 use std::path::PathBuf;
 
 pub use aasce::{AasceSplit, aasce};
-pub use film::{Dataset, LabelledFilm, hold_out_groups};
+pub use film::{Dataset, LabelPlace, LabelledFilm, hold_out_groups};
 pub use generic::generic;
 pub use hand::{HAND_NAMES, HandPart, hand};
-pub use isbi::{ISBI_MM_PER_PX, IsbiSplit, Truth, isbi, labels_without_film};
+pub use isbi::{ISBI_MM_PER_PX, IsbiSplit, Truth, isbi};
+pub use reading::Reading;
 pub use source::{Layout, Source, Split};
 
 /// Why a data set could not be read.
@@ -30,6 +33,14 @@ pub enum DatasetError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A film has no file of labels.
+    #[error("{film}: film without labels: there is no {labels}")]
+    Unlabelled {
+        /// Which film.
+        film: PathBuf,
+        /// Where its labels should be.
+        labels: PathBuf,
     },
     /// A label file does not hold what it should.
     #[error("{path}:{line}: expected {expected}, found `{found}`")]

@@ -6,10 +6,9 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AasceSplit, Dataset, DatasetError, HandPart, IsbiSplit, LabelledFilm, Truth, aasce, generic, hand, hold_out_groups,
-    isbi, labels_without_film,
+    AasceSplit, Dataset, DatasetError, HandPart, IsbiSplit, LabelledFilm, Reading, Truth, aasce, generic, hand,
+    hold_out_groups, isbi,
 };
-use crate::landmark::CEPHALOGRAM_NAMES;
 
 /// The layouts that data sets are published in, and the one for a user's own films.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -100,15 +99,23 @@ impl Source {
     /// # Errors
     /// When the layout has no such part, or a file or label is missing or malformed.
     pub fn films(&self, split: Split, every: usize) -> Result<Dataset, DatasetError> {
+        self.read(split, every)?.whole()
+    }
+
+    /// The films of a part that are sound, and all that is wrong with the others; otherwise as [`films`](Self::films).
+    ///
+    /// # Errors
+    /// When the layout has no such part, or a folder or a file that says what the films are is missing.
+    pub fn read(&self, split: Split, every: usize) -> Result<Reading, DatasetError> {
         let none = || DatasetError::NoSuchPart { layout: self.layout, split };
         if split == Split::Validation {
-            let all = self.films(Split::Train, every)?;
-            return Ok(Dataset { films: hold_out_groups(all.films, every).1, ..all });
+            let Reading { dataset: all, faults } = self.read(Split::Train, every)?;
+            return Ok(Reading { dataset: Dataset { films: hold_out_groups(all.films, every).1, ..all }, faults });
         }
         match (self.layout, split) {
-            (Layout::Isbi, Split::Train) => self.isbi(IsbiSplit::Train),
-            (Layout::Isbi, Split::Test1) => self.isbi(IsbiSplit::Test1),
-            (Layout::Isbi, Split::Test2) => self.isbi(IsbiSplit::Test2),
+            (Layout::Isbi, Split::Train) => isbi(&self.root, IsbiSplit::Train, self.truth),
+            (Layout::Isbi, Split::Test1) => isbi(&self.root, IsbiSplit::Test1, self.truth),
+            (Layout::Isbi, Split::Test2) => isbi(&self.root, IsbiSplit::Test2, self.truth),
             (Layout::Aasce, Split::Train) => aasce(&self.root, AasceSplit::Train),
             (Layout::Aasce, Split::Test) => aasce(&self.root, AasceSplit::Test),
             (Layout::Hand, Split::Train) => hand(&self.root, self.fold, HandPart::Train),
@@ -192,12 +199,6 @@ impl Source {
             Layout::Own => "that of the films it was trained on",
         }
     }
-
-    fn isbi(&self, split: IsbiSplit) -> Result<Dataset, DatasetError> {
-        let landmarks = CEPHALOGRAM_NAMES.map(str::to_owned).to_vec();
-        let films = isbi(&self.root, split, self.truth)?;
-        Ok(Dataset { landmarks, films, notes: labels_without_film(&self.root) })
-    }
 }
 
 #[cfg(test)]
@@ -227,6 +228,19 @@ mod tests {
         assert_eq!(held_out, validation);
         assert!(train.films.iter().all(|film| !held_out.contains(film)));
         assert_eq!(source.films(Split::Train, 3).expect("a sound data set").films.len(), 7);
+    }
+
+    #[test]
+    fn a_broken_label_is_read_as_a_fault_and_refuses_the_films() {
+        let (folder, source) = own(3);
+        let labels = folder.path().join("labels.csv");
+        fs::write(&labels, "file,tip_x,tip_y\n0.png,1,7\n1.png,?,7\n2.png,1,?\n").expect("a fresh folder");
+        let Reading { dataset, faults } = source.read(Split::Train, 0).expect("a table");
+        assert_eq!((dataset.films.len(), faults.len()), (1, 2));
+        for error in [source.films(Split::Train, 0).err(), source.training(2).err()] {
+            let error = error.expect("a broken label").to_string();
+            assert!(error.contains("labels.csv: line 3: `?` is no coordinate"), "{error}");
+        }
     }
 
     #[test]
