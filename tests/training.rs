@@ -154,7 +154,7 @@ fn a_loss_that_is_no_number_names_the_films_and_the_last_good_state() {
     let right = fs::read_to_string(&labels).expect("just written");
     fs::write(&labels, right.replacen("film00.png,30,", "film00.png,31,", 1)).expect("our folder");
     let message = text_of(&run(&["resume", path(&out)]));
-    assert!(message.contains("the films' names, landmarks or sizes are not those"), "{message}");
+    assert!(message.contains("the films' names, landmarks, sizes or scales are not those"), "{message}");
     fs::write(&labels, right).expect("our folder");
     let held = fs::File::open(&told).expect("the run's");
     held.lock().expect("nobody else has it");
@@ -230,25 +230,25 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
     let root = tempfile::tempdir().expect("a temporary folder");
     let labels = films(root.path());
     let config = config(root.path(), 4);
-    let start = |out: &Path, resume: bool| {
+    let start = |out: &Path, resume: bool, minutes: &str| {
         let films = ["--data", path(root.path()), "--layout", "own", "--labels", path(&labels)];
         let fresh =
             [["train", "--out", path(out), "--config", path(&config), "--threads", "1"].as_slice(), &films].concat();
         let arguments = if resume { vec!["resume", path(out)] } else { fresh };
-        // A checkpoint after every step: a kill may fall into the writing of one.
-        trainer(&[arguments.as_slice(), &["--checkpoint-minutes", "0"]].concat())
+        trainer(&[arguments.as_slice(), &["--checkpoint-minutes", minutes]].concat())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("landmark-train starts")
     };
     let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
-    assert!(start(&whole, false).wait().expect("the child is ours").success());
+    assert!(start(&whole, false, "10").wait().expect("the child is ours").success());
 
     let last = killed.join("last.safetensors");
     let mut kills = 0;
     loop {
-        let mut child = start(&killed, killed.exists());
+        // A checkpoint after every step: a kill may fall into the writing of one, and none changes what follows.
+        let mut child = start(&killed, killed.exists(), "0");
         // Later each time, so that the run ends in the end; the odd share moves the kill through a step.
         if ends_within(&mut child, &last, 2 + kills, (0.31 + 0.17 * f64::from(kills)).fract()) {
             assert!(child.wait().expect("the child is ours").success());

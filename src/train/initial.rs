@@ -88,9 +88,9 @@ fn safetensors(path: &Path) -> Result<(Weights, Vec<String>), InitialError> {
     let (mut weights, mut skipped) = (Weights::new(), Vec::new());
     for (name, view) in tensors.tensors() {
         let values = match view.dtype() {
-            Dtype::F32 => singles(view.data()),
-            Dtype::F16 => halves(view.data(), |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => halves(view.data(), |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F32 => numbers(view.data(), f32::from_le_bytes),
+            Dtype::F16 => numbers(view.data(), |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => numbers(view.data(), |b| bf16::from_le_bytes(b).to_f32()),
             _ => {
                 skipped.push(name);
                 continue;
@@ -106,12 +106,9 @@ fn pytorch(path: &Path) -> Result<(Weights, Vec<String>), InitialError> {
     pytorch_file::read(&bytes).map_err(|reason| InitialError::Format { path: path.to_owned(), reason })
 }
 
-fn singles(data: &[u8]) -> Vec<f32> {
-    data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-}
-
-fn halves(data: &[u8], widen: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
-    data.as_chunks::<2>().0.iter().map(|b| widen(*b)).collect()
+/// A run of numbers of N bytes each.
+pub(super) fn numbers<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    data.as_chunks::<N>().0.iter().map(|bytes| read(*bytes)).collect()
 }
 
 /// The weights of an exported network under their names in training, each normalization the identity but for its bias.
@@ -163,8 +160,8 @@ fn unfolded(model: &ModelProto, architecture: &Architecture) -> Result<Weights, 
 
 fn floats(tensor: &TensorProto) -> Result<Vec<f32>, String> {
     match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float) => Ok(singles(&tensor.raw_data)),
-        Ok(DataType::Float16) => Ok(halves(&tensor.raw_data, |b| f16::from_le_bytes(b).to_f32())),
+        Ok(DataType::Float) => Ok(numbers(&tensor.raw_data, f32::from_le_bytes)),
+        Ok(DataType::Float16) => Ok(numbers(&tensor.raw_data, |b| f16::from_le_bytes(b).to_f32())),
         _ => Err(format!("`{}` is of type {}, expected a float", tensor.name, tensor.data_type)),
     }
 }

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-/// Where the items of a dictionary or list lie in [`Unpickled`]: two names may stand for one of them.
+/// Where the items of a container lie in [`Unpickled`]: two names may stand for one of them, and none holds another by
+/// value, so that no nesting costs stack or is copied.
 pub(super) type Place = usize;
 
 /// A Python value.
@@ -15,7 +16,8 @@ pub(super) enum Value {
     Bool(bool),
     Int(i64),
     Text(String),
-    Tuple(Vec<Self>),
+    /// Its items by [`Unpickled::list`], as a list's.
+    Tuple(Place),
     /// Its items by [`Unpickled::list`].
     List(Place),
     /// Its items by [`Unpickled::dict`].
@@ -147,7 +149,7 @@ impl<'a> Machine<'a> {
                 (Value::Text(name), Value::Text(module)) => self.push(Value::Global(format!("{module}.{name}"))),
                 _ => return None,
             },
-            b')' => self.push(Value::Tuple(Vec::new())),
+            b')' => self.new_tuple(Vec::new()),
             0x85..=0x87 => {
                 let from = self.stack.len().checked_sub(usize::from(code - 0x84))?;
                 self.tuple(from)?;
@@ -162,21 +164,19 @@ impl<'a> Machine<'a> {
             b'}' => self.new_dict(),
             b'a' => {
                 let item = self.pop()?;
-                self.list()?.push(item);
+                self.extend_list(vec![item])?;
             }
             b'e' => {
                 let items = self.above_mark()?;
-                self.list()?.extend(items);
+                self.extend_list(items)?;
             }
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
-                self.dict()?.push((key, value));
+                self.extend_dict(vec![key, value])?;
             }
             b'u' => {
-                let mut items = self.above_mark()?.into_iter();
-                while let (Some(key), Some(value)) = (items.next(), items.next()) {
-                    self.dict()?.push((key, value));
-                }
+                let items = self.above_mark()?;
+                self.extend_dict(items)?;
             }
             // BINPUT, LONG_BINPUT, MEMOIZE
             b'q' => {
@@ -197,7 +197,8 @@ impl<'a> Machine<'a> {
                 self.recall(name)?;
             }
             b'Q' => {
-                let named = storage(&self.pop()?);
+                let name = self.pop()?;
+                let named = self.storage(&name);
                 self.storages.extend(named.clone());
                 self.push(named.map_or(Value::Other, Value::Storage));
             }
@@ -214,27 +215,59 @@ impl<'a> Machine<'a> {
     }
 
     fn call(&mut self, callable: &Value, arguments: Value) -> Option<()> {
-        let (Value::Global(name), Value::Tuple(arguments)) = (callable, arguments) else {
+        let (Value::Global(name), Value::Tuple(place)) = (callable, arguments) else {
             self.push(Value::Other);
             return Some(());
         };
-        match name.as_str() {
-            "collections.OrderedDict" => self.new_dict(),
-            "torch._utils._rebuild_tensor_v2" => {
-                let tensor = tensor(&arguments)?;
-                self.push(Value::Tensor(Box::new(tensor)));
+        let first = || self.lists.get(place)?.first().cloned();
+        let made = match name.as_str() {
+            "collections.OrderedDict" => {
+                self.new_dict();
+                return Some(());
             }
-            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
-                let tensor = arguments.into_iter().next()?;
-                self.push(tensor);
+            "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => {
+                Value::Tensor(Box::new(self.tensor(place)?))
             }
-            "torch.Size" => {
-                let sizes = arguments.into_iter().next()?;
-                self.push(sizes);
-            }
-            _ => self.push(Value::Other),
-        }
+            "torch._utils._rebuild_parameter"
+            | "torch._utils._rebuild_parameter_with_state"
+            | "torch.nn.parameter.Parameter"
+            | "torch.autograd.variable.Variable"
+            | "torch.Size" => first().unwrap_or(Value::Other),
+            _ => Value::Other,
+        };
+        self.push(made);
         Some(())
+    }
+
+    /// `("storage", class, key, device, elements)`, and in files of before PyTorch 1.6 one more: which part of it, if not
+    /// all.
+    fn storage(&self, name: &Value) -> Option<Storage> {
+        let Value::Tuple(place) = name else { return None };
+        match self.lists.get(*place)?.as_slice() {
+            [Value::Text(kind), Value::Global(class), Value::Text(key), _, _]
+            | [Value::Text(kind), Value::Global(class), Value::Text(key), _, _, Value::None]
+                if kind == "storage" =>
+            {
+                Some(Storage { class: class.clone(), key: key.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// `(storage, offset, shape, strides, ..)`.
+    fn tensor(&self, arguments: Place) -> Option<TensorView> {
+        let [Value::Storage(storage), Value::Int(offset), shape, strides, ..] = self.lists.get(arguments)?.as_slice()
+        else {
+            return None;
+        };
+        let extents = |value: &Value| -> Option<Vec<usize>> {
+            let Value::Tuple(place) = value else { return None };
+            let extent = |item: &Value| if let Value::Int(n) = item { usize::try_from(*n).ok() } else { None };
+            self.lists.get(*place)?.iter().map(extent).collect()
+        };
+        let (shape, strides) = (extents(shape)?, extents(strides)?);
+        let offset = usize::try_from(*offset).ok()?;
+        (shape.len() == strides.len()).then(|| TensorView { storage: storage.clone(), offset, shape, strides })
     }
 
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
@@ -302,8 +335,13 @@ impl<'a> Machine<'a> {
 
     fn tuple(&mut self, from: usize) -> Option<()> {
         let items: Option<Vec<Value>> = self.stack.drain(from..).collect();
-        self.push(Value::Tuple(items?));
+        self.new_tuple(items?);
         Some(())
+    }
+
+    fn new_tuple(&mut self, items: Vec<Value>) {
+        self.push(Value::Tuple(self.lists.len()));
+        self.lists.push(items);
     }
 
     fn new_list(&mut self) {
@@ -316,18 +354,26 @@ impl<'a> Machine<'a> {
         self.dicts.push(Vec::new());
     }
 
-    fn list(&mut self) -> Option<&mut Vec<Value>> {
+    /// Into the list on top; another object keeps its items to itself.
+    fn extend_list(&mut self, items: Vec<Value>) -> Option<()> {
         match self.stack.last()? {
-            Some(Value::List(place)) => self.lists.get_mut(*place),
-            _ => None,
+            Some(Value::List(place)) => self.lists.get_mut(*place)?.extend(items),
+            Some(Value::Other) => {}
+            _ => return None,
         }
+        Some(())
     }
 
-    fn dict(&mut self) -> Option<&mut Vec<(Value, Value)>> {
+    /// As [`extend_list`](Self::extend_list), of keys and values in turn.
+    fn extend_dict(&mut self, items: Vec<Value>) -> Option<()> {
+        let mut items = items.into_iter();
+        let pairs = std::iter::from_fn(|| Some((items.next()?, items.next()?)));
         match self.stack.last()? {
-            Some(Value::Dict(place)) => self.dicts.get_mut(*place),
-            _ => None,
+            Some(Value::Dict(place)) => self.dicts.get_mut(*place)?.extend(pairs),
+            Some(Value::Other) => {}
+            _ => return None,
         }
+        Some(())
     }
 
     fn remember(&mut self, name: usize) -> Option<()> {
@@ -343,30 +389,6 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// `("storage", class, key, device, elements)`, and in files of before PyTorch 1.6 one more.
-fn storage(name: &Value) -> Option<Storage> {
-    let Value::Tuple(parts) = name else { return None };
-    match parts.as_slice() {
-        [Value::Text(kind), Value::Global(class), Value::Text(key), ..] if kind == "storage" => {
-            Some(Storage { class: class.clone(), key: key.clone() })
-        }
-        _ => None,
-    }
-}
-
-/// `(storage, offset, shape, strides, ..)`.
-fn tensor(arguments: &[Value]) -> Option<TensorView> {
-    let [Value::Storage(storage), Value::Int(offset), shape, strides, ..] = arguments else { return None };
-    let extents = |value: &Value| -> Option<Vec<usize>> {
-        let Value::Tuple(items) = value else { return None };
-        let extent = |item: &Value| if let Value::Int(n) = item { usize::try_from(*n).ok() } else { None };
-        items.iter().map(extent).collect()
-    };
-    let (shape, strides) = (extents(shape)?, extents(strides)?);
-    let offset = usize::try_from(*offset).ok()?;
-    (shape.len() == strides.len()).then(|| TensorView { storage: storage.clone(), offset, shape, strides })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,12 +402,29 @@ mod tests {
         assert_eq!(&bytes[found.length..], b"rest");
         let Value::Dict(place) = found.value else { panic!("{:?}", found.value) };
         let key = |name: &str| Value::Text(name.to_owned());
-        let tuple = [Value::Int(1), Value::Int(-2), Value::Int(300), Value::Bool(true), Value::None];
         let items = found.dict(place);
-        assert_eq!(items[0], (key("a"), Value::Tuple(tuple.into())));
+        assert_eq!(items[0].0, key("a"));
+        let Value::Tuple(tuple) = items[0].1 else { panic!("{items:?}") };
+        let expected = [Value::Int(1), Value::Int(-2), Value::Int(300), Value::Bool(true), Value::None];
+        assert_eq!(found.list(tuple), expected);
         assert_eq!((&items[1].0, &items[2].0, &items[1].1), (&key("b"), &key("c"), &items[2].1));
         let Value::List(list) = items[1].1 else { panic!("{items:?}") };
         assert_eq!(found.list(list), [Value::Int(70000), Value::Other]);
+    }
+
+    #[test]
+    fn a_parameter_of_before_1_0_is_its_tensor_and_a_part_of_a_storage_is_none() {
+        // Parameter(_rebuild_tensor(storage, 1, (2,), (1,)), True), and what the storage's name ends with.
+        let pickle = |end: &[u8]| {
+            let head = b"\x80\x02ctorch.nn.parameter\nParameter\n(ctorch._utils\n_rebuild_tensor\n((X\x07\x00\x00\x00storagectorch\n\
+                         FloatStorage\nX\x01\x00\x00\x007X\x03\x00\x00\x00cpuK\x04";
+            [head.as_slice(), end, b"tQK\x01K\x02\x85K\x01\x85tR\x88tR."].concat()
+        };
+        let found = unpickle(&pickle(b"N")).expect("a pickle").value;
+        let storage = Storage { class: "torch.FloatStorage".to_owned(), key: "7".to_owned() };
+        let view = TensorView { storage, offset: 1, shape: vec![2], strides: vec![1] };
+        assert_eq!(found, Value::Tensor(Box::new(view)));
+        assert!(unpickle(&pickle(b"K\x01")).is_err(), "whatever that part is");
     }
 
     #[test]
@@ -399,6 +438,14 @@ mod tests {
             // Nothing lies on the stack that it could take.
             let _ = unpickle(&[code, b'.']);
         }
+        // A million tuples in each other, and one that doubles forty times: neither stack nor memory.
+        let deep = [b"\x80\x02)".as_slice(), &[0x85; 1_000_000], b"."].concat();
+        assert!(unpickle(&deep).is_ok());
+        let doubling = [b"\x80\x02)".as_slice(), &b"q\x00h\x00\x86".repeat(40), b"."].concat();
+        assert!(unpickle(&doubling).is_ok());
+        // collections.defaultdict(list, {"a": 1}), of which nothing is kept.
+        let other = unpickle(b"\x80\x02ccollections\ndefaultdict\nc__builtin__\nlist\n\x85RX\x01\x00\x00\x00aK\x01s.");
+        assert_eq!(other.expect("an object").value, Value::Other);
         assert_eq!(unpickle(b"\x80\x02\xff").expect_err("no opcode"), "its pickle is cut or unknown at byte 2 (0xff)");
     }
 }

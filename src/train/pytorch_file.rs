@@ -7,6 +7,7 @@ use std::io::{Cursor, Read};
 use half::{bf16, f16};
 
 use super::batch::{Array, Weights};
+use super::initial::numbers;
 use super::pickle::{TensorView, Unpickled, Value, unpickle};
 
 /// An archive's first bytes.
@@ -104,7 +105,8 @@ fn named_tensors(saved: &Unpickled) -> Result<Vec<(&str, &TensorView)>, String> 
             _ => None,
         })
     };
-    let found = Some(tensors(place)).filter(|found| !found.is_empty()).or_else(nested).unwrap_or_default();
+    // Nested first: beside its weights a checkpoint may hold other tensors, as the best accuracy so far.
+    let found = nested().unwrap_or_else(|| tensors(place));
     if found.is_empty() {
         return Err(format!("it holds no tensors by name, nor under any of {NESTED:?}; save a state_dict"));
     }
@@ -142,14 +144,11 @@ type Floats = fn(&[u8]) -> Vec<f32>;
 
 /// How the numbers of a storage are read, if they are floats.
 fn float(class: &str) -> Option<Floats> {
-    fn each<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        data.as_chunks::<N>().0.iter().map(|bytes| read(*bytes)).collect()
-    }
     Some(match class {
-        "torch.FloatStorage" => |data| each(data, f32::from_le_bytes),
-        "torch.DoubleStorage" => |data| each(data, |bytes| f64::from_le_bytes(bytes) as f32),
-        "torch.HalfStorage" => |data| each(data, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        "torch.BFloat16Storage" => |data| each(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        "torch.FloatStorage" => |data| numbers(data, f32::from_le_bytes),
+        "torch.DoubleStorage" => |data| numbers(data, |bytes| f64::from_le_bytes(bytes) as f32),
+        "torch.HalfStorage" => |data| numbers(data, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        "torch.BFloat16Storage" => |data| numbers(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
         _ => return None,
     })
 }

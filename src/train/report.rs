@@ -17,7 +17,7 @@ use super::statistics::{STEPS_PER_UNIT, deviation, mean, median, percent_within,
 use crate::geometry::LengthUnit;
 
 /// The format of `evaluation.json` that this build reads and writes.
-pub const EVALUATION_FORMAT: u32 = 1;
+pub const EVALUATION_FORMAT: u32 = 2;
 /// The file for programs.
 pub const EVALUATION_FILE: &str = "evaluation.json";
 /// The file for spreadsheets.
@@ -84,7 +84,7 @@ pub struct FilmErrors {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
-    /// The file's own format: 1.
+    /// The file's own format: 2.
     pub format: u32,
     /// What was measured, on what, and how.
     pub setting: Setting,
@@ -103,6 +103,12 @@ pub struct Evaluation {
     pub per_landmark: Vec<LandmarkErrors>,
     /// In the data set's order of films.
     pub per_film: Vec<FilmErrors>,
+}
+
+/// What every format of `evaluation.json` has.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
 }
 
 /// Why an evaluation could not be made, read or written.
@@ -188,6 +194,11 @@ impl Evaluation {
     pub fn read(path: &Path) -> Result<Self, ReportError> {
         let text = fs::read_to_string(path).map_err(|source| ReportError::Io { path: path.to_owned(), source })?;
         let format = |reason: String| ReportError::Format { path: path.to_owned(), reason };
+        // First, so that another format is called by its name and not by the first field that is new.
+        let Version { format: found } = serde_json::from_str(&text).map_err(|e| format(e.to_string()))?;
+        if found != EVALUATION_FORMAT {
+            return Err(format(field("format", found, EVALUATION_FORMAT).to_string()));
+        }
         let read: Self = serde_json::from_str(&text).map_err(|e| format(e.to_string()))?;
         read.check().map_err(|e| format(e.to_string()))?;
         Ok(read)
@@ -297,6 +308,9 @@ fn check_input(
     if landmarks.is_empty() || per_film.is_empty() {
         let list = if landmarks.is_empty() { "per_landmark" } else { "per_film" };
         return Err(field(list, "empty", "at least one"));
+    }
+    if thresholds.is_empty() {
+        return Err(field("sdr", "empty", "at least one distance"));
     }
     let is_distance = |v: f64| v.is_finite() && v >= 0.0;
     if let Some((i, t)) = thresholds.iter().enumerate().find(|(_, t)| !is_distance(**t)) {
@@ -411,7 +425,7 @@ mod tests {
         let path = folder.path().join("e.json");
         let json = serde_json::to_string(&evaluation(Protocol::Exact)).expect("plain fields");
         for (from, to, words) in [
-            (r#""format":1"#, r#""format":2"#, "format is 2, expected 1"),
+            (r#""format":2"#, r#""format":1"#, "format is 1, expected 2"),
             (r#""films":3"#, r#""films":4"#, "films is 4, expected 3, which its errors give"),
             (r#""median":1.0"#, r#""median":0.9"#, "per_landmark[0].median is 0.9"),
             (r#""film":"152""#, r#""film":"151""#, "per_film[1].film is `151` again"),

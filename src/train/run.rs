@@ -28,6 +28,7 @@ use super::preset::TrainConfig;
 use super::record::{EpochRecord, Record};
 use super::schedule::linear_rate;
 use crate::geometry::{Frame, LengthUnit, Point, Size};
+use crate::measure::MeasureSet;
 use crate::network::{Engine, EngineError};
 use crate::radiograph::{Film, Limits, decode, reduction_factor};
 
@@ -35,6 +36,8 @@ use crate::radiograph::{Film, Limits, decode, reduction_factor};
 const VALIDATION_BATCH: usize = 4;
 const LAST: &str = "last.safetensors";
 const BEST: &str = "best.safetensors";
+/// In a checkpoint's metadata.
+const BEST_SO_FAR: &str = "best_validation";
 /// The file that holds what a run was told.
 pub const CONFIG_FILE: &str = "config.toml";
 /// The file that says where a run's films lie.
@@ -115,7 +118,7 @@ pub enum RunError {
     },
     /// The checkpoint belongs to the same films with other labels.
     #[error(
-        "{path}: the films' names, landmarks or sizes are not those that the run was trained on; put them back, or start a new run from its best.safetensors by --init"
+        "{path}: the films' names, landmarks, sizes or scales are not those that the run was trained on; put them back, or start a new run from its best.safetensors by --init"
     )]
     Labels {
         /// The checkpoint.
@@ -156,7 +159,7 @@ struct Position {
     loss: f64,
     /// Its films so far.
     films: usize,
-    /// The best validation error so far.
+    /// The best validation so far, by [`Run::choice`].
     best: f64,
 }
 
@@ -171,7 +174,7 @@ impl Position {
             ("step".into(), step.to_string()),
             ("loss".into(), loss.to_string()),
             ("films".into(), films.to_string()),
-            ("best".into(), best.to_string()),
+            (BEST_SO_FAR.into(), best.to_string()),
             ("training_films".into(), run.train.len().to_string()),
             ("films_sha256".into(), run.films_sha256()),
             ("landmarks".into(), run.landmarks.join(",")),
@@ -196,7 +199,8 @@ impl Position {
             step: value(path, metadata, "step")?,
             loss: value(path, metadata, "loss")?,
             films: value(path, metadata, "films")?,
-            best: value(path, metadata, "best")?,
+            // Older runs chose otherwise, under another key: what they call the best is not compared with.
+            best: if metadata.contains_key(BEST_SO_FAR) { value(path, metadata, BEST_SO_FAR)? } else { f64::INFINITY },
         })
     }
 }
@@ -347,8 +351,8 @@ impl Run {
                 .map_err(io)?;
             at = Position { epoch: done, best: at.best, ..Position::START };
             // With nothing held out there is nothing to choose by: the latest weights count as the best.
-            if validates && summary.as_ref().is_none_or(|summary| summary.mre < at.best) {
-                at.best = summary.map_or(at.best, |summary| summary.mre);
+            if validates && summary.as_ref().is_none_or(|summary| self.choice(summary) < at.best) {
+                at.best = summary.map_or(at.best, |summary| self.choice(&summary));
                 checkpoint::write(&self.best(), &engine.weights()?, at.metadata(self))?;
             }
             if validates || saved.elapsed() >= self.checkpoint_interval {
@@ -373,10 +377,23 @@ impl Run {
                 let found = source_points(prediction, size, self.config.frame);
                 let scale = self.unit.per_px(film.mm_per_px);
                 errors.push(radial_errors(&found, &film.landmarks, &film.visible, scale));
-                angles.extend(Angles::of(&self.landmarks, &film.landmarks, &found, size));
+                if film.visible.iter().all(|&visible| visible) {
+                    angles.extend(Angles::of(&self.landmarks, &film.landmarks, &found, size));
+                }
             }
         }
         Ok(summarise(&errors, self.unit, &self.thresholds, &angles))
+    }
+
+    /// What an epoch is chosen by, the less the better: of spines the error of their angles, which they are measured for,
+    /// else the mean radial error.
+    fn choice(&self, summary: &Summary) -> f64 {
+        if self.landmarks == MeasureSet::SpineAasce2019.landmarks() {
+            // Without a single angle it is the worst epoch, and still better than none.
+            summary.smape_percent.unwrap_or(f64::MAX)
+        } else {
+            summary.mre
+        }
     }
 
     /// # Errors
@@ -389,13 +406,14 @@ impl Run {
         Err(RunError::Diverged { epoch, films, checkpoint: self.last() })
     }
 
-    /// Of every film's name, size and landmarks, bit for bit.
+    /// Of every film's name, size, scale and landmarks, bit for bit; not of its pixels.
     fn films_sha256(&self) -> String {
         let mut hash = Sha256::new();
-        for TrainingFilm { name, film, landmarks, visible, .. } in self.train.iter().chain(&self.validation) {
+        for TrainingFilm { name, film, landmarks, visible, mm_per_px } in self.train.iter().chain(&self.validation) {
             hash.update(name.as_bytes());
             hash.update([0]);
             hash.update([film.source.width, film.source.height].map(u32::to_le_bytes).concat());
+            hash.update(mm_per_px.unwrap_or_default().to_le_bytes());
             for (Point { x, y }, visible) in landmarks.iter().zip(visible) {
                 hash.update([x.to_le_bytes(), y.to_le_bytes()].concat());
                 hash.update([u8::from(*visible)]);

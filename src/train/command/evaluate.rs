@@ -23,7 +23,8 @@ pub(super) struct EvaluateArgs {
     bundle: PathBuf,
     #[command(flatten)]
     source: SourceArgs,
-    /// Which films; where not given, the set's test films, or its validation films if there are none.
+    /// Which films; where not given, the set's test films; if there are none, those that the bundle's run held out, or all
+    /// where it was trained on another set.
     #[arg(long, value_enum)]
     split: Option<Split>,
     /// For the validation films: every how many groups the run held out, if the bundle does not say.
@@ -60,11 +61,19 @@ impl EvaluateArgs {
         let bundle = Bundle::open(&self.bundle)?;
         let mut localizer = Localizer::new(&bundle)?;
         let source = self.source.source();
-        let split = self.split.unwrap_or(source.default_split());
-        let every = self.hold_out_every.or(bundle.manifest().training.hold_out_every).unwrap_or_default();
+        let training = &bundle.manifest().training;
+        // Films of another set were not learnt: all of them count.
+        let is_own_set = training.data.starts_with(&source.words(Split::Train, 0));
+        let otherwise = match source.default_split() {
+            Split::Validation if !is_own_set => Split::Train,
+            split => split,
+        };
+        let split = self.split.unwrap_or(otherwise);
+        let every = self.hold_out_every.or(training.hold_out_every.filter(|_| is_own_set)).unwrap_or_default();
         if split == Split::Validation && every == 0 {
             bail!(
-                "{} does not say which films its run held out, and others were learnt; say so by --hold-out-every",
+                "{} does not say which of these films its run held out; say so by --hold-out-every, or take --split train \
+                 for all of them",
                 self.bundle.display()
             );
         }

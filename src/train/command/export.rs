@@ -18,6 +18,10 @@ pub(super) struct ExportArgs {
     /// The run's folder.
     #[arg(long)]
     run: PathBuf,
+    /// Weights of the same network that the run's best ones are averaged with: a run's best.safetensors, or the moving
+    /// average in its last.safetensors.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    average: Vec<PathBuf>,
     /// For the golden film and the figures of the card.
     #[command(flatten)]
     films: SourceArgs,
@@ -47,6 +51,9 @@ pub(super) struct AgreeArgs {
     /// The run's folder.
     #[arg(long)]
     run: PathBuf,
+    /// As the bundle was exported with.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    average: Vec<PathBuf>,
     #[command(flatten)]
     source: SourceArgs,
     /// How many of the test films are compared.
@@ -54,13 +61,32 @@ pub(super) struct AgreeArgs {
     films: usize,
 }
 
-/// A run's best weights and what the run was told.
-fn best_of(run: &Path) -> anyhow::Result<(Weights, TrainConfig)> {
+/// A run's best weights, averaged with those of `others`, and what the run was told.
+fn best_of(run: &Path, others: &[PathBuf]) -> anyhow::Result<(Weights, TrainConfig)> {
     let path = run.join("best.safetensors");
     let (weights, metadata) = checkpoint::read(&path)?;
     let config = metadata.get("config").with_context(|| format!("{}: no `config` in it", path.display()))?;
     let config = toml::from_str(config).with_context(|| format!("{}", path.display()))?;
-    Ok((weights, config))
+    Ok((averaged(weights, others)?, config))
+}
+
+/// The mean of `weights` and those in `files`, tensor by tensor.
+fn averaged(mut weights: Weights, files: &[PathBuf]) -> anyhow::Result<Weights> {
+    let others = files.iter().map(|file| Ok((file, checkpoint::read(file)?.0))).collect::<anyhow::Result<Vec<_>>>()?;
+    for (name, mean) in &mut weights {
+        let mut sums: Vec<f64> = mean.values.iter().copied().map(f64::from).collect();
+        for (file, other) in &others {
+            // A checkpoint holds the trained weights as well, but it is their average that predicts.
+            let found = other.get(&format!("average.{name}")).or_else(|| other.get(name));
+            let Some(found) = found.filter(|found| found.shape == mean.shape) else {
+                bail!("{}: it holds no `{name}` of shape {:?}, as the run does", file.display(), mean.shape);
+            };
+            sums.iter_mut().zip(&found.values).for_each(|(sum, value)| *sum += f64::from(*value));
+        }
+        let count = (others.len() + 1) as f64;
+        mean.values = sums.into_iter().map(|sum| (sum / count) as f32).collect();
+    }
+    Ok(weights)
 }
 
 impl AgreeArgs {
@@ -78,7 +104,7 @@ impl AgreeArgs {
         use crate::train::{Agreement, agree};
 
         let bundle = Bundle::open(&self.bundle)?;
-        let (weights, config) = best_of(&self.run)?;
+        let (weights, config) = best_of(&self.run, &self.average)?;
         let landmarks = bundle.manifest().landmarks.len();
         let mut detector = TractDetector::new(bundle.network(), bundle.manifest().network.frame, landmarks)?;
         let options = EngineOptions { seed: 0, flow: config.flow, threads: 1, average_decay: 0.0, bf16: Some(false) };
@@ -98,7 +124,7 @@ impl AgreeArgs {
 
 impl ExportArgs {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let (weights, config) = best_of(&self.run)?;
+        let (weights, config) = best_of(&self.run, &self.average)?;
         let name = self.out.file_name().and_then(|name| name.to_str()).context("--out has no name")?;
         let source = self.films.source();
         let (dataset, validation) = source.training(config.hold_out_every)?;
@@ -151,4 +177,35 @@ fn tests(source: &Source, every: usize) -> anyhow::Result<Vec<TestSet>> {
         })
     };
     truths.iter().map(test).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::train::Array;
+
+    #[test]
+    fn weights_are_averaged_with_what_predicts_in_each_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let array = |values: &[f32]| Array { shape: vec![values.len()], values: values.to_vec() };
+        let [best, last, short] = ["best", "last", "short"].map(|name| folder.path().join(name));
+        let write = |path: &Path, tensors: &[(&str, Array)]| {
+            let weights = tensors.iter().map(|(name, array)| ((*name).to_owned(), array.clone())).collect();
+            checkpoint::write(path, &weights, HashMap::new()).expect("a fresh folder");
+        };
+        write(&best, &[("a", array(&[3.0, 6.0]))]);
+        write(
+            &last,
+            &[("a", array(&[90.0, 90.0])), ("average.a", array(&[6.0, 0.0])), ("adam.m.a", array(&[1.0, 1.0]))],
+        );
+        write(&short, &[("a", array(&[1.0]))]);
+        let own = Weights::from([("a".to_owned(), array(&[0.0, 3.0]))]);
+        assert_eq!(averaged(own.clone(), &[]).expect("nothing to do"), own);
+        let mean = averaged(own.clone(), &[best, last]).expect("the same network");
+        assert_eq!(mean, Weights::from([("a".to_owned(), array(&[3.0, 3.0]))]));
+        let refused = averaged(own, std::slice::from_ref(&short)).expect_err("another network").to_string();
+        assert!(refused.ends_with("short: it holds no `a` of shape [2], as the run does"), "{refused}");
+    }
 }

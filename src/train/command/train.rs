@@ -159,10 +159,17 @@ impl ResumeArgs {
             .with_context(|| format!("{}", self.run.join(CONFIG_FILE).display()))?;
         let source = toml_file(&self.run.join(FILMS_FILE))?;
         let MachineArgs { engine, checkpoint_minutes } = self.machine;
-        let machine = engine.over(toml_file(&self.run.join(MACHINE_FILE))?);
+        let machine = engine.over(machine_of(&self.run)?);
         let (run, mut engine) = prepare(config, source, self.run, machine, checkpoint_minutes)?;
         Ok(run.train(&mut engine)?)
     }
+}
+
+/// What the run in `folder` computes with; runs of before it was kept had one thread unless more were named.
+#[cfg(feature = "torch")]
+fn machine_of(folder: &Path) -> anyhow::Result<Machine> {
+    let path = folder.join(MACHINE_FILE);
+    if path.exists() { toml_file(&path) } else { Ok(Machine { threads: 1, workers: 1, ..Machine::default() }) }
 }
 
 /// Reads and decodes the films and makes an engine with fresh weights.

@@ -36,7 +36,22 @@ impl Table {
             };
             let wrong = |(expected, found)| DatasetError::Label { path: values.clone(), line, expected, found };
             let shares = shares.map_err(|fault| faults.push(wrong(fault))).ok();
-            rows.insert(name.trim().to_owned(), shares.map(|shares| (line, shares)));
+            let name = name.trim().to_owned();
+            if rows.contains_key(&name) {
+                let (expected, found) = ("each film once", format!("{name} again"));
+                faults.push(DatasetError::Label { path: names.clone(), line, expected, found });
+            }
+            rows.insert(name, shares.map(|shares| (line, shares)));
+        }
+        // One line too many somewhere may have moved all that follow to the wrong film.
+        if lines.next().is_some() {
+            let (expected, found) = ("the end, as in filenames.csv", "more lines".to_owned());
+            faults.push(DatasetError::Label {
+                path: values.clone(),
+                line: names_text.lines().count() + 1,
+                expected,
+                found,
+            });
         }
         Self { names, values, rows }
     }

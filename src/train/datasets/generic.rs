@@ -109,7 +109,8 @@ pub fn generic(folder: &Path, labels: &Path) -> Result<Reading, DatasetError> {
         notes.push(format!("without a visible landmark, left out: {blank} of the films in {}", labels.display()));
     }
     let unlabelled = files.0.iter().filter(|(name, path)| !films.contains_key(name.as_str()) && is_film(path)).count();
-    if unlabelled > blank {
+    // Beside faults it would count their films too.
+    if unlabelled > blank && faults.is_empty() {
         notes.push(format!("without labels, left out: {} of the films below {}", unlabelled - blank, folder.display()));
     }
     let films = films.into_values().map(|(_, film)| film).collect();

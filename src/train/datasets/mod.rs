@@ -13,7 +13,7 @@ mod reading;
 mod source;
 mod vertebrae;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use aasce::{AasceSplit, aasce};
 pub use film::{Dataset, LabelPlace, LabelledFilm, hold_out_groups};
@@ -96,4 +96,15 @@ pub enum DatasetError {
         /// What the layout looks like.
         expected: &'static str,
     },
+}
+
+impl DatasetError {
+    /// The film, where nothing is wrong but that it has no labels.
+    #[must_use]
+    pub fn unlabelled(&self) -> Option<&Path> {
+        match self {
+            Self::Unlabelled { film, .. } => Some(film),
+            _ => None,
+        }
+    }
 }
