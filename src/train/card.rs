@@ -62,8 +62,8 @@ fn results(text: &mut String, measured: &[Measured]) {
         let Metrics { data, truth, films, unit, mre, sd, sdr, smape_percent } = test;
         if !kept_apart {
             text.push_str(
-                "\nNo test films are to be had with their labels: what follows was measured on the validation films, by \
-                 which the epoch was chosen, and flatters a little.\n",
+                "\nNo films were kept apart to measure on: what follows was measured on the validation films, by which the \
+                 epoch was chosen, and flatters.\n",
             );
         }
         let _ = write!(text, "\n| films of | truth | films | MRE {unit} | SD {unit} |");
