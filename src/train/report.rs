@@ -438,5 +438,9 @@ mod tests {
             let error = Evaluation::read(&path).expect_err(words).to_string();
             assert!(error.contains(words) && error.contains("e.json"), "{error}");
         }
+        // Whatever fields another format has.
+        fs::write(&path, r#"{"format":1,"sdr2_percent":86.59}"#).expect("a writable folder");
+        let error = Evaluation::read(&path).expect_err("an older file").to_string();
+        assert!(error.contains("format is 1, expected 2"), "{error}");
     }
 }

@@ -20,4 +20,6 @@ state["tail"] = torch.arange(4.0)[2:]
 state["transposed"] = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).T)
 torch.save(state, here / "state_dict.pth")
 torch.save(state, here / "state_dict_legacy.pth", _use_new_zipfile_serialization=False)
-torch.save({"epoch": 3, "loss": 0.5, "state_dict": dict(state), "optimizer": {"lr": [1e-3]}}, here / "checkpoint.pth")
+# Beside its weights such a file may hold other tensors.
+checkpoint = {"epoch": 3, "best_acc1": torch.tensor(0.25), "state_dict": dict(state), "optimizer": {"lr": [1e-3]}}
+torch.save(checkpoint, here / "checkpoint.pth")
