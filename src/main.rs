@@ -1,12 +1,17 @@
-//! `landmarkd`: arguments -> settings -> journal -> runtime -> exit code.
+//! `landmarkd`: allocator -> arguments -> settings -> journal -> runtime -> exit code.
 
 use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
-use landmarkd::cli::{Arguments, Exit, panics};
+use landmarkd::cli::{Arguments, Exit, allocator, panics};
 
 fn main() -> ExitCode {
+    #[expect(unsafe_code, reason = "the allocator is set up before there are threads")]
+    // SAFETY: this is the first statement of the program.
+    unsafe {
+        allocator::return_large_buffers();
+    }
     panics::tell_places_only();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

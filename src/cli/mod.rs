@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for and nothing else; progress, warnings and the journal go to standard
 //! error. Every way to end is an [`Exit`].
 
+pub mod allocator;
 pub mod bench;
 pub mod check_config;
 mod command;
