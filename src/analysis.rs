@@ -8,11 +8,11 @@ use crate::disposition::Disposition;
 use crate::geometry::{PixelSpacing, Point, Size};
 use crate::inference::{InferenceError, Localization, Localizer, SELF_TEST_TOLERANCE_PX, tensorrt};
 use crate::landmark::Landmark;
-use crate::measure::{Measure, MeasureSet};
+use crate::measure::{Classed, Measure, MeasureSet, Norms};
 use crate::model::Bundle;
 use crate::radiograph::{DecodeError, Limits, NetworkInput, Radiograph, decode};
 use crate::report::{
-    DicomTokens, FilmResult, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, Stage, Timing, TokenKey,
+    DicomTokens, FilmResult, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, NormResult, Stage, Timing, TokenKey,
 };
 
 /// How films are analysed.
@@ -22,6 +22,8 @@ pub struct AnalystOptions {
     pub max_pixels: u64,
     /// The scale of films whose file states none.
     pub pixel_spacing: Option<PixelSpacing>,
+    /// What clinical measures are classed by.
+    pub norms: Norms,
     /// The site's key for tokens of DICOM identifiers.
     pub token_key: TokenKey,
 }
@@ -33,6 +35,7 @@ pub struct Analyst {
     model: ModelInfo,
     limits: Limits,
     pixel_spacing: Option<PixelSpacing>,
+    norms: Norms,
     token_key: TokenKey,
 }
 
@@ -132,7 +135,7 @@ impl Analyst {
     /// As [`new`](Self::new), over another localizer than the bundle's own.
     #[must_use]
     pub fn with_localizer(localizer: Localizer, bundle: &Bundle, options: AnalystOptions) -> Self {
-        let AnalystOptions { max_pixels, pixel_spacing, token_key } = options;
+        let AnalystOptions { max_pixels, pixel_spacing, norms, token_key } = options;
         let manifest = bundle.manifest();
         let model = ModelInfo {
             name: manifest.name.clone(),
@@ -142,7 +145,7 @@ impl Analyst {
         };
         let limits = Limits { max_pixels, ..Limits::default() };
         let measures = manifest.measures.clone();
-        Self { localizer, measures, model, limits, pixel_spacing, token_key }
+        Self { localizer, measures, model, limits, pixel_spacing, norms, token_key }
     }
 
     /// Names of the landmarks that each film has, in order.
@@ -221,7 +224,7 @@ impl Analyst {
     fn measure(&self, landmarks: &[Landmark], radiograph: &Radiograph) -> Vec<MeasureResult> {
         let points: Vec<_> = landmarks.iter().map(|landmark| landmark.point).collect();
         let of = |set: &MeasureSet| set.of(&points, radiograph.size, radiograph.spacing);
-        self.measures.iter().flat_map(of).map(measure_result).collect()
+        self.measures.iter().flat_map(of).map(|measure| measure_result(&measure, &self.norms)).collect()
     }
 
     fn image(&self, bytes: &[u8], radiograph: &Radiograph) -> ImageInfo {
@@ -241,15 +244,20 @@ impl Analyst {
     }
 }
 
-fn measure_result(measure: Measure) -> MeasureResult {
-    let Measure { name, unit, value, class, vertebrae } = measure;
+fn measure_result(measure: &Measure, norms: &Norms) -> MeasureResult {
+    let classed = norms.classify(measure);
     MeasureResult {
-        name: name.to_owned(),
-        unit,
-        value: value.ok(),
-        absent: value.err().map(|reason| reason.to_string()),
-        class: class.map(str::to_owned),
-        vertebrae,
+        name: measure.name.to_owned(),
+        unit: measure.unit,
+        value: measure.value.ok(),
+        absent: measure.value.err().map(|reason| reason.to_string()),
+        class: classed.and_then(|classed| classed.class).map(str::to_owned),
+        norm: classed.map(|Classed { source, range: [low, high], .. }| NormResult {
+            source: source.to_owned(),
+            low,
+            high,
+        }),
+        vertebrae: measure.vertebrae,
     }
 }
 

@@ -45,7 +45,7 @@
 //! | [`store`], [`secret`] | the state directory and the room on its disk; keys and passwords | report, pulse |
 //! | [`outbox`] | the durable queue and the archive of what was delivered; its invariants stand first | store, report |
 //! | [`mqtt`] | the connection, the rules of delivery, commands and replays; a loopback broker for demo and tests | outbox, report |
-//! | [`config`] | TOML and environment to checked settings; every default in one place | geometry |
+//! | [`config`] | TOML and environment to checked settings; every default in one place | geometry, measure |
 //! | [`telemetry`] | the machine: board, clocks, temperatures, power, throttling; from files first, then NVML | report |
 //! | [`health`] | metrics, health checks and the status page over HTTP | report, telemetry |
 //! | [`overlay`] | a film with its landmarks drawn for a person | radiograph, landmark |

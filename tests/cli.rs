@@ -16,6 +16,7 @@ use films::{Kind, film, sha256};
 use landmarkd::config::{CONFIG_FILE, ConfigFile, Merged, Surroundings, validate};
 use landmarkd::geometry::{Point, Size};
 use landmarkd::inference::root_mean_square;
+use landmarkd::measure::Norms;
 use landmarkd::radiograph::{Limits, decode, network_input};
 use landmarkd::report::FilmResult;
 use serde_json::Value;
@@ -259,14 +260,18 @@ fn assert_what_the_manifest_promises(data: &FilmResult) {
     let manifest = bundle.manifest();
     let points: Vec<Point> = data.landmarks.iter().map(|l| Point::new(l.x_px, l.y_px)).collect();
     let size = Size::new(data.image.width_px, data.image.height_px);
+    let norms = Norms::default();
     let expected: Vec<_> = manifest.measures.iter().flat_map(|set| set.of(&points, size, data.image.spacing)).collect();
     assert!(!expected.is_empty(), "the bundle under test measures nothing");
     assert_eq!(data.measures.len(), expected.len());
     for (found, expected) in data.measures.iter().zip(expected) {
+        let classed = norms.classify(&expected);
         assert_eq!(
             (found.name.as_str(), found.unit, found.class.as_deref()),
-            (expected.name, expected.unit, expected.class)
+            (expected.name, expected.unit, classed.and_then(|classed| classed.class))
         );
+        let norm = found.norm.as_ref().map(|norm| (norm.source.as_str(), [norm.low, norm.high]));
+        assert_eq!(norm, classed.map(|classed| (classed.source, classed.range)));
         match expected.value {
             Ok(value) => assert!((found.value.expect("a value") - value).abs() < 1e-6, "{found:?}"),
             Err(reason) => assert_eq!((found.value, found.absent.clone()), (None, Some(reason.to_string()))),

@@ -22,7 +22,7 @@ mod witness;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -31,8 +31,12 @@ use daemon::{DRAIN, Home, Partial};
 use films::{Kind, film, sha256, sop_instance};
 use landmarkd::config::{Merged, Surroundings, validate};
 use landmarkd::geometry::Point;
+use landmarkd::measure::{MeasureSet, Unit};
+use landmarkd::model::Bundle;
 use landmarkd::outbox::Outbox;
-use landmarkd::report::{EventId, FilmResult, ImageInfo, LandmarkResult, ModelInfo, Origin, Timing, Topics};
+use landmarkd::report::{
+    EventId, FilmResult, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, NormResult, Origin, Timing, Topics,
+};
 use landmarkd::store::Store;
 use mosquitto::Mosquitto;
 use page::until;
@@ -119,6 +123,50 @@ async fn a_film_in_the_folder_is_a_valid_result_at_a_subscriber() {
         let token = data["image"]["dicom"]["sop_instance"].as_str();
         assert_eq!(token.map(str::len), (*format == "dicom").then_some(64), "{name}");
         assert!(!event.to_string().contains(&sop_instance(1)), "{name}");
+    }
+}
+
+/// The angles of a bundle of spines, and a site's own norms for those of a cephalogram.
+#[tokio::test]
+async fn what_a_bundle_measures_is_in_its_results() {
+    let Some(broker) = plain_broker() else { return };
+    let home = Home::new(broker.port());
+    let measured = async |lines: &str, bundle: &Path| -> Vec<MeasureResult> {
+        let mut witness = Witness::new(&broker).await;
+        home.configure(&format!("{lines}[model]\ndirectory = {bundle:?}\n"));
+        let golden = Bundle::open(bundle).expect("in the repository").golden().to_vec();
+        let film = sha256(&golden);
+        home.drop_film(&format!("{film}.png"), &golden);
+        let daemon = home.start();
+        witness.result_of(&film).await;
+        assert_eq!(daemon.stopped().code(), Some(0));
+        let [event] = witness.results_of(&film).collect::<Vec<_>>()[..] else { panic!("one result") };
+        serde_json::from_value(event["data"]["measures"].clone()).expect("measures")
+    };
+
+    let spine = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models/spine68-nfdp"));
+    let found = measured("", spine).await;
+    let manifest = Bundle::open(spine).expect("in the repository").manifest().clone();
+    let golden = &manifest.golden;
+    let expected = MeasureSet::SpineAasce2019.of(&golden.expected_px, golden.size, None);
+    assert_eq!(found.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["cobb_1", "cobb_2", "cobb_3"]);
+    for (found, expected) in found.iter().zip(expected) {
+        let off = found.value.expect("a spine") - expected.value.expect("a spine");
+        assert!(off.abs() < 1.0 && found.unit == Unit::Degrees, "{found:?}, {expected:?} was expected");
+        assert_eq!((found.vertebrae, &found.class, &found.norm), (expected.vertebrae, &None, &None));
+    }
+
+    let ours = "[measures]\nnorms = \"clinic 2026\"\nsna = [10.0, 20.0]\nfha = [0.0, 90.0]\n";
+    let found = measured(ours, &bundle::directory()).await;
+    assert_eq!(found.len(), 8);
+    for measure in &found {
+        let norm = |low, high| Some(NormResult { source: "clinic 2026".to_owned(), low, high });
+        let (class, norm) = match measure.name.as_str() {
+            "SNA" => (Some("prognathic maxilla"), norm(10.0, 20.0)),
+            "FHA" => (Some("normal"), norm(0.0, 90.0)),
+            _ => (None, None),
+        };
+        assert_eq!((measure.class.as_deref(), &measure.norm), (class, &norm), "{measure:?}");
     }
 }
 

@@ -55,7 +55,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         allowed.insert(vocabulary, &[]);
     }
     allowed.insert("landmark", &["geometry"]);
-    allowed.insert("config", &["disposition", "geometry"]);
+    allowed.insert("config", &["disposition", "geometry", "measure"]);
     allowed.insert("secret", &["disposition"]);
     allowed.insert("radiograph", &["disposition", "geometry"]);
     allowed.insert("measure", &["geometry", "landmark"]);

@@ -2,6 +2,12 @@
 //! is killed again and again.
 #![cfg(feature = "torch")]
 
+#[path = "support/bundle.rs"]
+mod bundle;
+#[path = "support/films.rs"]
+#[expect(dead_code, reason = "films of the daemon's own bundle are for its tests")]
+mod films;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,27 +16,57 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use films::dicom;
+use image::{GrayImage, Luma};
 use landmarkd::train::{METRICS_FILE, checkpoint};
+use serde_json::{Value, json};
 
 const FILMS: usize = 24;
 const LANDMARKS: [&str; 3] = ["left", "right", "tip"];
+const MM_PER_PX: f64 = 0.25;
 
-/// Films on which three discs of different brightness lie, moved from film to film, and their labels.
+/// A film on which three discs of different brightness lie, moved from film to film, and their centres.
+fn discs(i: usize) -> (GrayImage, [[f32; 2]; 3]) {
+    let (dx, dy) = ((i * 7 % 24) as f32, (i * 11 % 30) as f32);
+    let centres = [[30.0 + dx, 40.0 + dy], [70.0 + dx, 36.0 + dy], [48.0 + dx, 92.0 + dy]];
+    let film = GrayImage::from_fn(128, 160, |x, y| {
+        let within = |[cx, cy]: &[f32; 2]| (x as f32 - cx).hypot(y as f32 - cy) < 8.0;
+        Luma([centres.iter().position(within).map_or(20, |disc| [90, 170, 250][disc])])
+    });
+    (film, centres)
+}
+
+/// Such films as PNG files, and their labels as CSV.
 fn films(folder: &Path) -> PathBuf {
     let mut labels = format!("file,{},group\n", LANDMARKS.map(|name| format!("{name}_x,{name}_y")).join(","));
     for i in 0..FILMS {
-        let (dx, dy) = ((i * 7 % 24) as f32, (i * 11 % 30) as f32);
-        let centres = [(30.0 + dx, 40.0 + dy, 90u8), (70.0 + dx, 36.0 + dy, 170), (48.0 + dx, 92.0 + dy, 250)];
-        let film = image::GrayImage::from_fn(128, 160, |x, y| {
-            let disc = centres.iter().find(|(cx, cy, _)| (x as f32 - cx).hypot(y as f32 - cy) < 8.0);
-            image::Luma([disc.map_or(20, |(_, _, value)| *value)])
-        });
+        let (film, centres) = discs(i);
         film.save(folder.join(format!("film{i:02}.png"))).expect("a fresh folder");
-        let points = centres.map(|(x, y, _)| format!("{x},{y}")).join(",");
+        let points = centres.map(|[x, y]| format!("{x},{y}")).join(",");
         labels += &format!("film{i:02}.png,{points},patient{}\n", i / 2);
     }
     let path = folder.join("labels.csv");
     fs::write(&path, labels).expect("a fresh folder");
+    path
+}
+
+/// Such films as DICOM files in a folder of their own, and their labels as COCO keypoints with a scale.
+fn films_of_a_clinic(folder: &Path) -> PathBuf {
+    fs::create_dir(folder.join("clinic")).expect("a fresh folder");
+    let (mut images, mut annotations) = (Vec::new(), Vec::new());
+    for i in 0..FILMS {
+        let (film, centres) = discs(i);
+        let file = format!("clinic/{i:02}");
+        fs::write(folder.join(&file), dicom(&film, i as u32)).expect("a fresh folder");
+        images.push(json!({"id": i, "file_name": file, "group": format!("patient{}", i / 2), "mm_per_px": MM_PER_PX}));
+        let keypoints: Vec<f32> = centres.iter().flat_map(|[x, y]| [*x, *y, 2.0]).collect();
+        annotations.push(json!({"id": i, "image_id": i, "category_id": 1, "keypoints": keypoints}));
+    }
+    let labels = json!({
+        "images": images, "annotations": annotations, "categories": [{"id": 1, "name": "discs", "keypoints": LANDMARKS}],
+    });
+    let path = folder.join("labels.json");
+    fs::write(&path, labels.to_string()).expect("a fresh folder");
     path
 }
 
@@ -94,7 +130,7 @@ fn own_films_become_a_bundle_that_finds_their_landmarks() {
     train(&first, 20, &[]);
     let export = ["--out", path(&bundle), "--bundle-version", "0.1.0", "--initialisation", "He", "--procedure", "test"];
     succeeds(&[["export", "--run", path(&first)].as_slice(), &data, &export].concat());
-    let evaluate = |bundle: &Path| -> serde_json::Value {
+    let evaluate = |bundle: &Path| -> Value {
         // Which films were held out it knows from the bundle.
         let options = ["--split", "validation", "--json"];
         let out = succeeds(&[["evaluate", "--bundle", path(bundle)].as_slice(), &data, &options].concat());
@@ -117,6 +153,48 @@ fn own_films_become_a_bundle_that_finds_their_landmarks() {
     let metrics = fs::read_to_string(second.join(METRICS_FILE)).expect("the record");
     let last = metrics.lines().last().expect("a line an epoch").split(',').nth(5).expect("the error's column");
     assert!((last.parse::<f64>().expect("a number") - mre).abs() < 1.0, "{mre} px before, then {metrics}");
+}
+
+/// The paper's other two models, on films as a clinic has them: regression with and without the flow.
+#[test]
+fn dicom_films_with_coco_labels_train_the_regression_and_the_model_without_flow() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let labels = films_of_a_clinic(root.path());
+    let data = ["--data", path(root.path()), "--layout", "own", "--labels", path(&labels)];
+    let config = config(root.path(), 24);
+    let heatmaps = fs::read_to_string(&config).expect("just written");
+    let losses = |run: &Path| -> Vec<f64> {
+        let metrics = fs::read_to_string(run.join(METRICS_FILE)).expect("the record");
+        let loss = |line: &str| line.split(',').nth(2).expect("its column").parse().expect("a number");
+        metrics.lines().skip(1).map(loss).collect()
+    };
+    let mut found = Vec::new();
+    for (name, flow) in [("with-flow", true), ("without", false)] {
+        fs::write(&config, format!("model = \"regression\"\nflow = {flow}\n{heatmaps}")).expect("a fresh folder");
+        let (run, bundle) = (root.path().join(name), root.path().join(format!("{name}-bundle")));
+        let options = ["--out", path(&run), "--config", path(&config), "--threads", "1"];
+        succeeds(&[["train"].as_slice(), &data, &options].concat());
+        let losses = losses(&run);
+        assert!(losses.len() == 24 && losses[23] < losses[0], "{name}: {losses:?}");
+        let export =
+            ["--out", path(&bundle), "--bundle-version", "0.1.0", "--initialisation", "He", "--procedure", "test"];
+        succeeds(&[["export", "--run", path(&run)].as_slice(), &data, &export].concat());
+        let options = ["--split", "validation", "--json"];
+        let evaluation = succeeds(&[["evaluate", "--bundle", path(&bundle)].as_slice(), &data, &options].concat());
+        let evaluation: Value = serde_json::from_str(&evaluation).expect("one JSON object");
+        assert_eq!((evaluation["films"].as_u64(), evaluation["setting"]["unit"].as_str()), (Some(6), Some("mm")));
+        found.push(evaluation["mre"].as_f64().expect("a number"));
+        let agreement =
+            succeeds(&[["agree", "--bundle", path(&bundle), "--run", path(&run)].as_slice(), &data].concat());
+        let most = agreement.split(" px at most").next().and_then(|text| text.rsplit(' ').next()).expect("a figure");
+        assert!(most.parse::<f64>().expect("a number") < 0.05, "{agreement}");
+    }
+    // Whoever says the mean place of every disc is off by this much.
+    let centres: Vec<[f32; 2]> = (0..FILMS).map(|i| discs(i).1[0]).collect();
+    let mean = [0, 1].map(|axis| centres.iter().map(|c| c[axis]).sum::<f32>() / FILMS as f32);
+    let off = |c: &[f32; 2]| (c[0] - mean[0]).hypot(c[1] - mean[1]);
+    let blind = f64::from(centres.iter().map(off).sum::<f32>()) / FILMS as f64 * MM_PER_PX;
+    assert!(found.iter().all(|mre| *mre < 0.75 * blind), "{found:?} mm, and {blind} mm with closed eyes");
 }
 
 #[test]

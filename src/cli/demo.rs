@@ -11,6 +11,7 @@ use super::predict::{model_directory, open_bundle, throwaway_key};
 use super::session::Session;
 use super::{Exit, Failure, film_files, logging};
 use crate::analysis::{Analyst, AnalystOptions};
+use crate::measure::Norms;
 use crate::overlay;
 use crate::report::TokenKey;
 
@@ -43,6 +44,7 @@ pub fn demo(arguments: &Arguments) -> Result<(), Failure> {
     let options = AnalystOptions {
         max_pixels: film_files::MAX_PIXELS,
         pixel_spacing: None,
+        norms: Norms::default(),
         token_key: TokenKey::new(throwaway_key()?),
     };
     let analysed = Analyst::new(&bundle, options).map_err(|e| Failure::new(Exit::Config, e))?.analyse(&film);

@@ -13,6 +13,7 @@ use super::{Exit, Failure, chain, logging, table};
 use crate::analysis::{Analysis, Analyst, AnalystOptions};
 use crate::config::default_model_directory;
 use crate::geometry::{PixelSpacing, SpacingSource};
+use crate::measure::Norms;
 use crate::model::Bundle;
 use crate::overlay;
 use crate::report::{FilmResult, Stage, TokenKey};
@@ -68,6 +69,7 @@ pub fn predict(arguments: &Arguments) -> Result<(), Failure> {
             y_mm: mm,
             source: SpacingSource::Config,
         }),
+        norms: Norms::default(),
         token_key: TokenKey::new(throwaway_key()?),
     };
     let bundle = open_bundle(&model_directory(arguments.model.as_deref())?)?;

@@ -16,6 +16,7 @@ use crate::config::{
     LogSettings, ModelSettings, MountRule, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
 };
 use crate::daemon;
+use crate::measure::Norms;
 use crate::mqtt::loopback_broker::{LoopbackBroker, Subscriber};
 
 /// The daemon is ready, or a result is there, after this long, or something is wrong.
@@ -186,6 +187,7 @@ fn settings(root: &Path, model: PathBuf, settle: Duration, port: u16) -> Setting
             canary: None,
             throttled_pause: Duration::ZERO,
         },
+        measures: Norms::default(),
         health: HealthSettings { listen: None, host_name: None, overlays: 0, overlays_bytes: 0 },
         log: LogSettings { filter: "warn".to_owned(), format: LogFormat::Text },
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::geometry::{PixelSpacing, SpacingSource};
 use crate::measure::Unit;
-use crate::report::{FilmResult, LandmarkResult, MeasureResult};
+use crate::report::{FilmResult, LandmarkResult, MeasureResult, NormResult};
 
 /// The table of one film, under a line about the film; ends with a line break.
 pub(super) fn film_table(file: &str, result: &FilmResult) -> String {
@@ -47,7 +47,7 @@ pub(super) fn film_table(file: &str, result: &FilmResult) -> String {
         line(&mut text, format_args!("\n{:width$}{:>9}", "measure", "value"));
     }
     for measure in measures {
-        let MeasureResult { name, unit, value, absent, class, vertebrae } = measure;
+        let MeasureResult { name, unit, value, absent, class, norm, vertebrae } = measure;
         let value = match (value, unit) {
             (Some(value), Unit::Degrees) => format!("{value:>9.1} deg"),
             (Some(value), Unit::Millimetres) => format!("{value:>9.1} mm "),
@@ -56,7 +56,9 @@ pub(super) fn film_table(file: &str, result: &FilmResult) -> String {
         };
         let vertebrae = vertebrae.map(|[a, b]| format!("vertebrae {a} and {b}")).unwrap_or_default();
         let class = class.as_deref().unwrap_or_default();
-        line(&mut text, format_args!("{}", format!("{name:width$}{value}  {class}{vertebrae}").trim_end()));
+        let norm = norm.as_ref().map(|NormResult { source, low, high }| format!(" ({low} to {high}, {source})"));
+        let norm = norm.unwrap_or_default();
+        line(&mut text, format_args!("{}", format!("{name:width$}{value}  {class}{norm}{vertebrae}").trim_end()));
     }
     text
 }
@@ -123,6 +125,7 @@ mod tests {
             value,
             absent: value.is_none().then(|| "the film's scale is unknown".to_owned()),
             class: (unit == Unit::Ratio).then(|| "normal".to_owned()),
+            norm: (unit == Unit::Ratio).then(|| NormResult { source: "ours".to_owned(), low: 0.65, high: 0.7 }),
             vertebrae: (name == "cobb_1").then_some([5, 13]),
         };
         let measures = vec![
@@ -134,7 +137,7 @@ mod tests {
         let expected = "
 measure                 value
 cobb_1                   35.0 deg  vertebrae 5 and 13
-FHI                     0.667      normal
+FHI                     0.667      normal (0.65 to 0.7, ours)
 MW                          -    the film's scale is unknown
 ";
         assert!(table.ends_with(expected), "{table}");

@@ -2,8 +2,9 @@
 
 use super::file::{
     AcquisitionSection, After, Backend, DaemonSection, HealthSection, InferenceSection, LogFormatName, LogSection,
-    MountRule, MqttSection, ResultSection, StateSection,
+    MeasuresSection, MountRule, MqttSection, ResultSection, StateSection,
 };
+use crate::measure::ISBI2015;
 
 /// Where the configuration is looked for when the command line does not say.
 pub const CONFIG_FILE: &str = "/etc/landmarkd/landmarkd.toml";
@@ -88,6 +89,13 @@ impl Default for MqttSection {
 impl Default for ResultSection {
     fn default() -> Self {
         Self { require_subscriber: true, fresh_s: 300, token_key_file: None }
+    }
+}
+
+impl Default for MeasuresSection {
+    fn default() -> Self {
+        let norms = ISBI2015.to_owned();
+        Self { norms, sna: None, snb: None, anb: None, odi: None, apdi: None, fhi: None, fha: None, mw: None }
     }
 }
 

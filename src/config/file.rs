@@ -25,6 +25,8 @@ pub struct ConfigFile {
     pub mqtt: MqttSection,
     /// What is published.
     pub result: ResultSection,
+    /// What clinical measures are classed by.
+    pub measures: MeasuresSection,
     /// Starting and stopping.
     pub daemon: DaemonSection,
     /// What is shown over HTTP.
@@ -202,6 +204,30 @@ pub struct ResultSection {
     pub fresh_s: u64,
     /// Where the site's key for tokens lies (R31, R39).
     pub token_key_file: Option<PathBuf>,
+}
+
+/// `[measures]`: the norms, and of a site's own from where to where a measure is normal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MeasuresSection {
+    /// Whose norms.
+    pub norms: String,
+    /// Degrees.
+    pub sna: Option<[f64; 2]>,
+    /// Degrees.
+    pub snb: Option<[f64; 2]>,
+    /// Degrees.
+    pub anb: Option<[f64; 2]>,
+    /// Degrees.
+    pub odi: Option<[f64; 2]>,
+    /// Degrees.
+    pub apdi: Option<[f64; 2]>,
+    /// A ratio.
+    pub fhi: Option<[f64; 2]>,
+    /// Degrees.
+    pub fha: Option<[f64; 2]>,
+    /// Millimetres.
+    pub mw: Option<[f64; 2]>,
 }
 
 /// `[daemon]`

@@ -34,6 +34,8 @@ pub(super) enum Allowed {
     Text(&'static str, fn(&str) -> bool),
     /// Millimetres per pixel on x and y.
     Spacing,
+    /// Two numbers from `.0` to `.1` of the unit `.2`, the second not below the first.
+    Range(f64, f64, &'static str),
 }
 
 const fn key(name: &'static str, allowed: Allowed, remedy: &'static str) -> Key {
@@ -42,6 +44,7 @@ const fn key(name: &'static str, allowed: Allowed, remedy: &'static str) -> Key 
 
 const SECRET_REMEDY: &str = "name a credential of the unit (LoadCredential=) or an absolute path to a file of mode 0600; the secret itself \
      never stands in the configuration";
+const OWN_NORM: &str = "from where to where it is normal; it is read with a name of your own in measures.norms only";
 const TOPIC_LEVEL: Allowed =
     Allowed::Text("one MQTT topic level of 1 to 64 characters without / + # $", is_topic_level);
 
@@ -143,6 +146,19 @@ pub(super) const KEYS: &[Key] = &[
     key("result.fresh_s", Allowed::Whole(1, 604_800, "seconds"), "300 suits most sites"),
     key("result.token_key_file", Allowed::SecretFile, SECRET_REMEDY),
     key(
+        "measures.norms",
+        Allowed::Text("\"isbi2015\", \"none\" or a name of your own of 1 to 64 characters", is_norms),
+        "isbi2015 are the norms of the challenge that defined the measures; none leaves every value without a class",
+    ),
+    key("measures.sna", Allowed::Range(-180.0, 180.0, "degrees"), OWN_NORM),
+    key("measures.snb", Allowed::Range(-180.0, 180.0, "degrees"), OWN_NORM),
+    key("measures.anb", Allowed::Range(-180.0, 180.0, "degrees"), OWN_NORM),
+    key("measures.odi", Allowed::Range(-360.0, 360.0, "degrees"), OWN_NORM),
+    key("measures.apdi", Allowed::Range(-360.0, 540.0, "degrees"), OWN_NORM),
+    key("measures.fhi", Allowed::Range(0.0, 10.0, "(a ratio)"), OWN_NORM),
+    key("measures.fha", Allowed::Range(0.0, 180.0, "degrees"), OWN_NORM),
+    key("measures.mw", Allowed::Range(0.0, 100.0, "mm"), OWN_NORM),
+    key(
         "daemon.drain_s",
         Allowed::Whole(1, 600, "seconds"),
         "a film in hand and then the broker may take that long each: keep twice this and 3 s more below \
@@ -204,6 +220,7 @@ const NAMES_NOBODY: &[&str] = &[
     "mqtt.client_cert_file",
     "mqtt.client_key_file",
     "result.token_key_file",
+    "measures.norms",
     "health.listen",
     "health.host_name",
     "log.filter",
@@ -213,7 +230,7 @@ impl Key {
     /// Whether what it holds can be shown to others: a number, a word of a closed set, or a text known to be harmless.
     pub(super) fn names_nobody(&self) -> bool {
         match self.allowed {
-            Allowed::Whole(..) | Allowed::Flag | Allowed::OneOf(_) | Allowed::Spacing => true,
+            Allowed::Whole(..) | Allowed::Flag | Allowed::OneOf(_) | Allowed::Spacing | Allowed::Range(..) => true,
             Allowed::AbsolutePath | Allowed::SecretFile | Allowed::Text(..) => NAMES_NOBODY.contains(&self.name),
         }
     }
@@ -235,6 +252,10 @@ impl Allowed {
             (Self::SecretFile, Value::String(s)) => Path::new(s).is_absolute() || is_bare_name(s),
             (Self::Text(_, test), Value::String(s)) => test(s),
             (Self::Spacing, Value::Array(pair)) => pair.len() == 2 && pair.iter().all(is_spacing),
+            (Self::Range(min, max, _), Value::Array(pair)) => {
+                let ends: Vec<_> = pair.iter().map(number).collect();
+                matches!(ends[..], [Some(low), Some(high)] if *min <= low && low <= high && high <= *max)
+            }
             _ => false,
         }
     }
@@ -252,6 +273,7 @@ impl std::fmt::Display for Allowed {
             Self::AbsolutePath => f.write_str("an absolute path"),
             Self::SecretFile => f.write_str("an absolute path or the name of a service credential"),
             Self::Text(description, _) => f.write_str(description),
+            Self::Range(min, max, unit) => write!(f, "[least, greatest], each from {min} to {max} {unit}"),
             Self::Spacing => f.write_str("[x, y] in millimetres per pixel, each from 0.001 to 10"),
         }
     }
@@ -291,13 +313,20 @@ fn is_filter(s: &str) -> bool {
     !s.trim().is_empty() && EnvFilter::builder().parse(s).is_ok()
 }
 
+fn is_norms(s: &str) -> bool {
+    (1..=64).contains(&s.chars().count()) && !s.chars().any(char::is_control)
+}
+
 fn is_spacing(value: &Value) -> bool {
-    let number = match value {
-        Value::Float(v) => *v,
-        Value::Integer(v) => *v as f64,
-        _ => return false,
-    };
-    (0.001..=10.0).contains(&number)
+    number(value).is_some_and(|number| (0.001..=10.0).contains(&number))
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Float(v) => Some(*v),
+        Value::Integer(v) => Some(*v as f64),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -342,6 +371,9 @@ mod tests {
             let ends: Vec<Value> = match key.allowed {
                 Allowed::Whole(min, max, _) => vec![min.into(), max.into()],
                 Allowed::OneOf(words) => words.iter().map(|&word| word.into()).collect(),
+                Allowed::Range(min, max, _) => {
+                    vec![Value::Array(vec![Value::Float(min), Value::Float(max)])]
+                }
                 Allowed::Spacing => vec![Value::Array(vec![1.into(), Value::Float(0.25)])],
                 _ => continue,
             };
@@ -378,6 +410,10 @@ mod tests {
             ("acquisition.after", r#""move""#, r#""remove""#),
             ("acquisition.pixel_spacing_mm", "[0.1, 1]", "[0.1]"),
             ("acquisition.pixel_spacing_mm", "[0.1, 0.1]", "[0.1, 0.0]"),
+            ("measures.norms", r#""Tübingen 2026""#, r#""""#),
+            ("measures.sna", "[79.4, 83]", "[83.2, 79.4]"),
+            ("measures.mw", "[2, 4.5]", "[2, 4.5, 6]"),
+            ("measures.fhi", "[0.65, 0.75]", "[65, 75]"),
             ("mqtt.host", r#""::1""#, r#""mqtt://broker""#),
             ("mqtt.host", r#""broker.example""#, r#""broker:1883""#),
             ("mqtt.port", "1883", "65536"),

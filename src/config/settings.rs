@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::file::{Backend, MountRule};
 use crate::geometry::PixelSpacing;
+use crate::measure::Norms;
 
 /// Everything the daemon was told, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Settings {
     pub mqtt: MqttSettings,
     /// What is published and how.
     pub result: ResultSettings,
+    /// What clinical measures are classed by.
+    pub measures: Norms,
     /// Starting and stopping.
     pub daemon: DaemonSettings,
     /// What is shown over HTTP.
@@ -37,8 +40,8 @@ pub struct Settings {
 impl Settings {
     /// The SHA-256, in hexadecimal, of the settings that change a result; part of every event's id (R27).
     ///
-    /// Those are: `acquisition.pixel_spacing_mm`, which adds millimetres to films that state no scale. Neither the
-    /// broker, nor limits, nor the journal count: they change whether or when a result comes, not what it says.
+    /// Those are: `acquisition.pixel_spacing_mm`, which adds millimetres to films that state no scale, and
+    /// `measures`. Neither the broker, nor limits, nor the journal count: they change whether or when a result comes, not what it says.
     ///
     /// Only what differs from the default is hashed, one `key=value` line each after a line with the format's name,
     /// so that a version with more such settings gives the same ids to sites that do not use them.
@@ -48,6 +51,12 @@ impl Settings {
         hash.update("landmarkd-config-1\n");
         if let Some(PixelSpacing { x_mm, y_mm, source: _ }) = self.acquisition.pixel_spacing {
             hash.update(format!("acquisition.pixel_spacing_mm={x_mm},{y_mm}\n"));
+        }
+        if self.measures != Norms::default() {
+            hash.update(format!("measures.norms={}\n", self.measures.source()));
+            for (measure, [low, high]) in self.measures.ranges() {
+                hash.update(format!("measures.{measure}={low},{high}\n"));
+            }
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }

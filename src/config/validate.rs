@@ -8,7 +8,7 @@ use super::defaults::{MQTT_PORT, MQTT_TLS_PORT};
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::file::{
     AcquisitionSection, After, ConfigFile, DaemonSection, HealthSection, InferenceSection, LogFormatName, LogSection,
-    ModelSection, MqttSection, ResultSection, SiteSection, StateSection,
+    MeasuresSection, ModelSection, MqttSection, ResultSection, SiteSection, StateSection,
 };
 use super::keys;
 use super::layers::Merged;
@@ -19,6 +19,7 @@ use super::settings::{
     TlsSettings,
 };
 use crate::geometry::{PixelSpacing, SpacingSource};
+use crate::measure::{ISBI2015, Norms};
 
 /// The settings that a merged configuration stands for.
 ///
@@ -28,7 +29,8 @@ use crate::geometry::{PixelSpacing, SpacingSource};
 /// Every missing key and every conflict between keys.
 pub fn validate(merged: &Merged, surroundings: &Surroundings) -> Result<Settings, ConfigErrors> {
     let mut check = Check { merged, surroundings, errors: Vec::new() };
-    let ConfigFile { site, acquisition, state, model, inference, mqtt, result, daemon, health, log } = &merged.file;
+    let ConfigFile { site, acquisition, state, model, inference, mqtt, result, measures, daemon, health, log } =
+        &merged.file;
     let site = check.site(site);
     let settings = Settings {
         acquisition: check.acquisition(acquisition),
@@ -37,6 +39,7 @@ pub fn validate(merged: &Merged, surroundings: &Surroundings) -> Result<Settings
         inference: inference_settings(inference),
         mqtt: check.mqtt(mqtt, &site),
         result: check.result(result),
+        measures: check.measures(measures),
         daemon: daemon_settings(daemon),
         health: check.health(health),
         log: log_settings(log),
@@ -44,6 +47,9 @@ pub fn validate(merged: &Merged, surroundings: &Surroundings) -> Result<Settings
     };
     if check.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(check.errors)) }
 }
+
+/// `measures.norms` where no value is to have a class.
+const NO_NORMS: &str = "none";
 
 struct Check<'a> {
     merged: &'a Merged,
@@ -220,6 +226,31 @@ impl Check<'_> {
         }
     }
 
+    fn measures(&mut self, section: &MeasuresSection) -> Norms {
+        let MeasuresSection { norms, sna, snb, anb, odi, apdi, fhi, fha, mw } = section;
+        // In the order of Norms::MEASURES.
+        let ranges = [*sna, *snb, *anb, *odi, *apdi, *fhi, *fha, *mw];
+        let given = Norms::MEASURES.into_iter().zip(ranges).find_map(|(name, range)| Some((name, range?)));
+        match (norms.as_str(), given) {
+            (ISBI2015, None) => Norms::default(),
+            (NO_NORMS, None) => Norms::of(norms.clone(), [None; Norms::MEASURES.len()]),
+            (ISBI2015 | NO_NORMS, Some((name, [low, high]))) => {
+                let key = keys::find(&format!("measures.{}", name.to_lowercase())).expect("every measure has a key");
+                let problem = format!("stands with measures.norms = {norms:?}");
+                let remedy = "results say whose norms they were classed by: give yours a name, or remove the range";
+                self.conflict(key.name, format!("[{low}, {high}]"), problem, remedy);
+                Norms::default()
+            }
+            (_, None) => {
+                let problem = "stands without a range".to_owned();
+                let remedy = "give the measures their ranges, such as sna = [79.4, 83.2], or take isbi2015 or none";
+                self.conflict("measures.norms", format!("{norms:?}"), problem, remedy);
+                Norms::default()
+            }
+            (_, Some(_)) => Norms::of(norms.clone(), ranges),
+        }
+    }
+
     fn health(&mut self, section: &HealthSection) -> HealthSettings {
         let HealthSection { listen, host_name, allow_remote, overlays, overlays_mib } = section;
         // Empty is nowhere, and anything else that is no address does not get past the table of keys.
@@ -298,6 +329,8 @@ fn quoted(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const SITE: &str = "[site]\nname = \"clinic\"\ndevice = \"ceph\"\n";
@@ -399,6 +432,14 @@ mod tests {
                 "landmarkd.toml:8: mqtt.client_cert_file = \"/c\" stands without mqtt.client_key_file; name",
             ),
             (
+                format!("{SITE}{FOLDER}[measures]\nsna = [80, 84]\n"),
+                "landmarkd.toml:7: measures.sna = [80, 84] stands with measures.norms = \"isbi2015\"; results say whose",
+            ),
+            (
+                format!("{SITE}{FOLDER}[measures]\nnorms = \"ours\"\n"),
+                "landmarkd.toml:7: measures.norms = \"ours\" stands without a range; give the measures their ranges",
+            ),
+            (
                 format!("{SITE}{FOLDER}[mqtt]\ntls = true\nclient_key_file = \"/k\"\n"),
                 "landmarkd.toml:8: mqtt.client_key_file = \"/k\" stands without mqtt.client_cert_file; name",
             ),
@@ -427,5 +468,10 @@ mod tests {
         assert_eq!(base.hash(), busy.hash());
         let scaled = settings(&format!("{SITE}{FOLDER}pixel_spacing_mm = [0.1, 0.1]\n")).expect("a third");
         assert_ne!(base.hash(), scaled.hash());
+        let by = |norms: &str| settings(&format!("{SITE}{FOLDER}[measures]\n{norms}\n")).expect("norms").hash();
+        assert_eq!(by("norms = \"isbi2015\""), base.hash());
+        let (none, mine) = (by("norms = \"none\""), by("norms = \"ours\"\nsna = [80, 84]"));
+        let moved = by("norms = \"ours\"\nsna = [80, 85]");
+        assert_eq!(BTreeSet::from([base.hash(), none, mine, moved]).len(), 4);
     }
 }

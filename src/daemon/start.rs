@@ -238,6 +238,7 @@ async fn load(
     let options = AnalystOptions {
         max_pixels: settings.acquisition.max_pixels,
         pixel_spacing: settings.acquisition.pixel_spacing,
+        norms: settings.measures.clone(),
         token_key: store.token_key().clone(),
     };
     let state = settings.state.directory.clone();

@@ -11,7 +11,7 @@ pub(super) fn measure(points: &[Point], scaled: bool) -> Vec<Measure> {
     let points = points.map(|p| if right { p } else { Point::new(-p.x, p.y) });
     // Counted from 1, as the challenge does.
     let v = |from: usize, to: usize| Vector::between(points[from - 1], points[to - 1]);
-    let degrees = |name, value, norm, classes| of(name, Unit::Degrees, value, norm, classes);
+    let degrees = |name, value| of(name, Unit::Degrees, value);
 
     let sna = v(2, 1).angle(v(2, 5));
     let snb = v(2, 1).angle(v(2, 6));
@@ -27,49 +27,19 @@ pub(super) fn measure(points: &[Point], scaled: bool) -> Vec<Measure> {
     let mw = if scaled { Ok(overjet.length().copysign(overjet.x)) } else { Err(Absent::NoScale) };
 
     vec![
-        degrees("SNA", sna, [79.4, 83.2], ["retrognathic maxilla", "normal", "prognathic maxilla"]),
-        degrees("SNB", snb, [74.6, 78.7], ["retrognathic mandible", "normal", "prognathic mandible"]),
-        degrees("ANB", anb, [3.2, 5.7], ["class III", "class I", "class II"]),
-        degrees("ODI", odi, [68.4, 80.5], ["open bite tendency", "normal", "deep bite tendency"]),
-        degrees("APDI", apdi, [77.6, 85.2], ["class II tendency", "normal", "class III tendency"]),
-        of("FHI", Unit::Ratio, fhi, [0.65, 0.75], ["long face tendency", "normal", "short face tendency"]),
-        degrees("FHA", fha, [26.8, 31.4], ["low angle tendency", "normal", "high angle tendency"]),
-        Measure {
-            name: "MW",
-            unit: Unit::Millimetres,
-            value: mw,
-            class: mw.ok().and_then(overjet_class),
-            vertebrae: None,
-        },
+        degrees("SNA", sna),
+        degrees("SNB", snb),
+        degrees("ANB", anb),
+        degrees("ODI", odi),
+        degrees("APDI", apdi),
+        of("FHI", Unit::Ratio, fhi),
+        degrees("FHA", fha),
+        of("MW", Unit::Millimetres, mw),
     ]
 }
 
-/// A measure with the challenge's norm: below, within and above it.
-fn of(
-    name: &'static str,
-    unit: Unit,
-    value: Result<f64, Absent>,
-    [low, high]: [f64; 2],
-    [below, within, above]: [&'static str; 3],
-) -> Measure {
-    let class = value.ok().map(|value| match value {
-        _ if value < low => below,
-        _ if value > high => above,
-        _ => within,
-    });
-    Measure { name, unit, value, class, vertebrae: None }
-}
-
-/// The challenge has no name for an overjet between 0 and 2 mm, nor a width for "edge to edge": a tenth of a millimetre
-/// is what its films resolve.
-fn overjet_class(mm: f64) -> Option<&'static str> {
-    match mm {
-        _ if mm.abs() < 0.05 => Some("edge to edge"),
-        _ if mm < 0.0 => Some("anterior crossbite"),
-        _ if mm < 2.0 => None,
-        _ if mm <= 4.5 => Some("normal"),
-        _ => Some("large overjet"),
-    }
+const fn of(name: &'static str, unit: Unit, value: Result<f64, Absent>) -> Measure {
+    Measure { name, unit, value, vertebrae: None }
 }
 
 #[cfg(test)]
@@ -131,11 +101,6 @@ mod tests {
             let found = value(&measures, name);
             assert!((found - expected).abs() < 1e-9, "{name}: {found}, {expected} was expected");
         }
-        let classes: Vec<_> = measures.iter().map(|m| m.class.unwrap_or("-")).collect();
-        assert_eq!(classes[0], "normal");
-        assert_eq!(classes[1], "prognathic mandible");
-        assert_eq!(classes[2], "class III");
-        assert_eq!(classes[7], "large overjet");
     }
 
     #[test]
@@ -151,7 +116,6 @@ mod tests {
     fn without_a_scale_there_are_no_millimetres_and_everything_else() {
         let measures = measure(&face(), false);
         assert_eq!(measures[7].value, Err(Absent::NoScale));
-        assert_eq!(measures[7].class, None);
         assert!(measures[..7].iter().all(|m| m.value.is_ok()));
     }
 
@@ -161,7 +125,6 @@ mod tests {
         points[11] = Point::new(63.0, 84.0);
         let measures = measure(&points, true);
         assert!((value(&measures, "MW") + 5.0).abs() < 1e-9);
-        assert_eq!(measures[7].class, Some("anterior crossbite"));
     }
 
     #[test]

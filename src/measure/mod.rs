@@ -1,9 +1,14 @@
 //! Clinical measures from landmarks: angles, ratios and distances with names of their own.
 //!
 //! Nothing here looks at a film: points go in, numbers come out, and with each number what it was measured between.
-//! Points are in source pixels, x right, y down.
+//! Points are in source pixels, x right, y down. What counts as normal is another question, and has another answer
+//! elsewhere: [`Norms`].
+//!
+//! Some measures of the textbooks cannot be had of these landmarks and are in no set: inclinations of incisors (their
+//! apices are not marked), Wits (the occlusal plane), the E-line (the tip of the nose).
 
 mod cephalogram;
+mod norms;
 mod spine;
 
 use std::fmt;
@@ -12,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::geometry::{PixelSpacing, Point, Size};
 use crate::landmark::CEPHALOGRAM_NAMES;
+
+pub use norms::{Classed, ISBI2015, Norms};
 
 /// Measures that belong together, over landmarks in a fixed order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,8 +40,6 @@ pub struct Measure {
     pub unit: Unit,
     /// The value, or why there is none.
     pub value: Result<f64, Absent>,
-    /// Where the value lies in its set's norms, if they say.
-    pub class: Option<&'static str>,
     /// For an angle of a spine: its end vertebrae, counted from the top from 1.
     pub vertebrae: Option<[u8; 2]>,
 }

@@ -23,7 +23,6 @@ pub(super) fn measure(points: &[Point], height: f64) -> Vec<Measure> {
         name,
         unit: Unit::Degrees,
         value: angles.map(|angles| angles[i].0),
-        class: None,
         vertebrae: angles.ok().map(|angles| angles[i].1.map(|vertebra| vertebra as u8 + 1)),
     };
     NAMES.into_iter().enumerate().map(measure).collect()

@@ -256,7 +256,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::geometry::{PixelSpacing, SpacingSource};
     use crate::measure::Unit;
-    use crate::report::{DicomTokens, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, Timing};
+    use crate::report::{DicomTokens, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, NormResult, Timing};
 
     /// A result that uses every member, with `landmarks` landmarks; 19 of them make about 3 KiB.
     pub(crate) fn result(landmarks: usize) -> FilmResult {
@@ -290,6 +290,7 @@ pub(crate) mod tests {
                     value: Some(100.0 / 3.0),
                     absent: None,
                     class: Some("normal".to_owned()),
+                    norm: Some(NormResult { source: "ours".to_owned(), low: 79.4, high: 250.0 / 3.0 }),
                     vertebrae: Some([5, 13]),
                 },
                 MeasureResult {
@@ -298,6 +299,7 @@ pub(crate) mod tests {
                     value: None,
                     absent: Some("the film's scale is unknown".to_owned()),
                     class: None,
+                    norm: None,
                     vertebrae: None,
                 },
             ],

@@ -132,12 +132,27 @@ pub struct MeasureResult {
     /// Why there is no value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<String>,
-    /// Where the value lies in the norms of the measure's source, if they have a name for it. No diagnosis.
+    /// What the value is called in `norm`, if it has a name there. No diagnosis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// What `class` was taken from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm: Option<NormResult>,
     /// For an angle of a spine: its end vertebrae, counted from the top from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vertebrae: Option<[u8; 2]>,
+}
+
+/// What counts as normal of a measure, and to whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NormResult {
+    /// `isbi2015`: the ISBI 2015 challenge; else the name that the site gave its own.
+    pub source: String,
+    /// The least value that is normal, in the measure's unit.
+    pub low: f64,
+    /// The greatest value that is normal.
+    pub high: f64,
 }
 
 /// The model behind a result.

@@ -21,7 +21,7 @@ pub use asyncapi::asyncapi;
 pub use command::{Command, MAX_REQUEST_BYTES, PingAnswer, ReplayAnswer, ReplayReason, ReplayRequest, ReplayState};
 pub use event::{CONTENT_TYPE, Draft, Event, EventKind, MAX_EVENT_BYTES, Origin, ReportError};
 pub use film::{
-    DicomTokens, FilmError, FilmResult, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, Stage, Timing,
+    DicomTokens, FilmError, FilmResult, ImageInfo, LandmarkResult, MeasureResult, ModelInfo, NormResult, Stage, Timing,
 };
 pub use identity::{EventId, TokenKey};
 pub use schema::{Schemas, schema};

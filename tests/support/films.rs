@@ -65,7 +65,8 @@ pub(crate) fn sop_instance(number: u32) -> String {
     format!("1.2.826.0.1.3680043.10.{number}")
 }
 
-fn dicom(film: &GrayImage, number: u32) -> Vec<u8> {
+/// A film as a DICOM file of its own SOP instance.
+pub(crate) fn dicom(film: &GrayImage, number: u32) -> Vec<u8> {
     let text = |tag, vr, value: &str| InMemElement::new(tag, vr, value);
     let count = |tag, value: u32| InMemElement::new(tag, VR::US, PrimitiveValue::from(value as u16));
     let object = InMemDicomObject::from_element_iter([

@@ -93,6 +93,7 @@ fn measured(settings: &Settings, bundle: &Bundle) -> Result<Measured, Failure> {
     let options = AnalystOptions {
         max_pixels: settings.acquisition.max_pixels,
         pixel_spacing: settings.acquisition.pixel_spacing,
+        norms: settings.measures.clone(),
         // No token of this analyst leaves it.
         token_key: TokenKey::new(throwaway_key()?),
     };

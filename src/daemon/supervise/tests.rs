@@ -13,6 +13,7 @@ use crate::analysis::{Analyst, AnalystOptions, Golden};
 use crate::config::{Backend, Merged, Settings, Surroundings, validate};
 use crate::geometry::{Frame, Point, Size};
 use crate::inference::{Detector, FrameLandmark, InferenceError, Localizer};
+use crate::measure::Norms;
 use crate::model::Bundle;
 use crate::radiograph::NetworkInput;
 use crate::report::{Reason, Topics};
@@ -84,6 +85,7 @@ fn serving(settings: Settings, state: &State, off_px: &'static [f64], calls: &Ar
     let options = AnalystOptions {
         max_pixels: settings.acquisition.max_pixels,
         pixel_spacing: None,
+        norms: Norms::default(),
         token_key: state.store.token_key().clone(),
     };
     let analyst = Analyst::with_localizer(Localizer::with_detector(Box::new(detector), names), &bundle, options);
