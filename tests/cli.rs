@@ -150,6 +150,10 @@ fn the_example_configuration_is_right_and_shows_every_key() {
             _ => format!("{line}\n"),
         })
         .collect();
+    // Ranges are for a name of one's own; those shown are the challenge's.
+    let named = uncommented.replace("norms = \"isbi2015\"", "norms = \"own\"");
+    let shown = validate(&read(&named), &surroundings).unwrap_or_else(|errors| panic!("{errors}")).measures;
+    assert_eq!(shown.ranges().collect::<Vec<_>>(), Norms::default().ranges().collect::<Vec<_>>());
     let all = read(&uncommented);
     let shown: toml::Table = uncommented.parse().expect("it was read just now");
     let mirror = serde_json::to_value(ConfigFile::default()).expect("the mirror is plain data");

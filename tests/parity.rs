@@ -254,6 +254,7 @@ fn parts(expected_px: Vec<Point>) -> BundleParts {
             data: text("none"),
             films: 0,
             hold_out_every: None,
+            films_sha256: None,
             initialisation: text("pseudo-random"),
             procedure: text("none"),
         },

@@ -50,15 +50,15 @@ fn films(folder: &Path) -> PathBuf {
     path
 }
 
-/// Such films as DICOM files in a folder of their own, and their labels as COCO keypoints with a scale.
+/// Such films as DICOM files in a folder of their own, and their labels as COCO keypoints; it is the films that state the scale.
 fn films_of_a_clinic(folder: &Path) -> PathBuf {
     fs::create_dir(folder.join("clinic")).expect("a fresh folder");
     let (mut images, mut annotations) = (Vec::new(), Vec::new());
     for i in 0..FILMS {
         let (film, centres) = discs(i);
         let file = format!("clinic/{i:02}");
-        fs::write(folder.join(&file), dicom(&film, i as u32)).expect("a fresh folder");
-        images.push(json!({"id": i, "file_name": file, "group": format!("patient{}", i / 2), "mm_per_px": MM_PER_PX}));
+        fs::write(folder.join(&file), dicom(&film, i as u32, Some(MM_PER_PX))).expect("a fresh folder");
+        images.push(json!({"id": i, "file_name": file, "group": format!("patient{}", i / 2)}));
         let keypoints: Vec<f32> = centres.iter().flat_map(|[x, y]| [*x, *y, 2.0]).collect();
         annotations.push(json!({"id": i, "image_id": i, "category_id": 1, "keypoints": keypoints}));
     }
@@ -140,6 +140,28 @@ fn own_films_become_a_bundle_that_finds_their_landmarks() {
     assert_eq!((evaluation["films"].as_u64(), evaluation["setting"]["unit"].as_str()), (Some(6), Some("px")));
     let mre = evaluation["mre"].as_f64().expect("a number");
     assert!(mre < 4.0, "{mre} px on films of 128x160");
+    // Films of another clinic, called alike: none was learnt, so all of them count.
+    let elsewhere = tempfile::tempdir().expect("a temporary folder");
+    let labels_there = films(elsewhere.path());
+    let moved =
+        fs::read_to_string(&labels_there).expect("just written").replacen("film00.png,30,", "film00.png,31,", 1);
+    fs::write(&labels_there, moved).expect("our folder");
+    let theirs = ["--data", path(elsewhere.path()), "--layout", "own", "--labels", path(&labels_there)];
+    let all = succeeds(&[["evaluate", "--json", "--bundle", path(&bundle)].as_slice(), &theirs].concat());
+    let all: Value = serde_json::from_str(&all).expect("one JSON object");
+    assert_eq!(all["films"].as_u64(), Some(FILMS as u64));
+    let held_out =
+        run(&[["evaluate", "--split", "validation", "--bundle", path(&bundle)].as_slice(), &theirs].concat());
+    assert!(text_of(&held_out).contains("does not say which of these films its run held out"), "{held_out:?}");
+    let held_out = succeeds(&[["evaluate", "--json", "--bundle", path(&bundle)].as_slice(), &data].concat());
+    let held_out: Value = serde_json::from_str(&held_out).expect("one JSON object");
+    assert_eq!(held_out["films"].as_u64(), Some(6));
+    // Nor is a bundle made, or compared, with films that its run did not see.
+    for words in [["export"].as_slice(), &["agree", "--bundle", path(&bundle)]] {
+        let export = if words[0] == "export" { export.as_slice() } else { &[] };
+        let output = run(&[words, &["--run", path(&first)], export, &theirs].concat());
+        assert!(text_of(&output).contains("the films are not those that"), "{output:?}");
+    }
     let card = fs::read_to_string(bundle.join("README.md")).expect("the card");
     assert!(card.contains("Localizes 3 landmarks on the user's own films") && card.contains("| tip |"), "{card}");
     assert!(card.contains("measured on the validation films") && !card.contains("Share of the test films"), "{card}");

@@ -7,7 +7,7 @@ const RETURNED_BYTES: libc::c_int = 16 << 20;
 /// Has large buffers returned to the system when they are freed, always. glibc does so too, but only until the first of
 /// them is freed: then it raises its threshold to that size (at most 32 MiB) and keeps all smaller ones in the arena of
 /// whichever thread freed them, whose holes fit the next film or do not. The same 126 films between mutated ones left the
-/// process at 252 to 286 MiB so, and leave it at 228 to 230 MiB with a threshold that stays.
+/// process at 252 to 286 MiB so, and leave it at 228 to 239 MiB with a threshold that stays.
 ///
 /// # Safety
 /// No other thread may run yet: mallopt(3) is "MT-Unsafe init".

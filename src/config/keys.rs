@@ -148,7 +148,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "measures.norms",
         Allowed::Text("\"isbi2015\", \"none\" or a name of your own of 1 to 64 characters", is_norms),
-        "isbi2015 are the norms of the challenge that defined the measures; none leaves every value without a class",
+        "isbi2015 are the norms of the challenge that the measures are taken from; none leaves every value without a class",
     ),
     key("measures.sna", Allowed::Range(-180.0, 180.0, "degrees"), OWN_NORM),
     key("measures.snb", Allowed::Range(-180.0, 180.0, "degrees"), OWN_NORM),

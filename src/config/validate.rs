@@ -450,6 +450,17 @@ mod tests {
     }
 
     #[test]
+    fn each_measure_has_its_own_range() {
+        let keys = Norms::MEASURES.map(str::to_lowercase);
+        let lines: String = keys.iter().enumerate().map(|(i, key)| format!("{key} = [{i}, {}]\n", i + 1)).collect();
+        let given = settings(&format!("{SITE}{FOLDER}[measures]\nnorms = \"ours\"\n{lines}")).expect("norms").measures;
+        let expected = Norms::MEASURES.into_iter().enumerate().map(|(i, name)| (name, [i as f64, i as f64 + 1.0]));
+        assert_eq!(given.ranges().collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        let none = settings(&format!("{SITE}{FOLDER}[measures]\nnorms = \"none\"\n")).expect("none").measures;
+        assert_eq!(none.ranges().count(), 0);
+    }
+
+    #[test]
     fn plain_tcp_is_for_loopback_or_by_word() {
         for host in ["localhost", "127.0.0.1", "127.8.8.8", "::1"] {
             assert!(settings(&format!("{SITE}{FOLDER}[mqtt]\nhost = \"{host}\"\n")).is_ok(), "{host}");

@@ -91,11 +91,11 @@ impl Norms {
         let (range, value) = (self.ranges[row]?, measure.value.ok()?);
         let ([low, high], (name, _, [below, within, above])) = (range, ROWS[row]);
         let class = match value {
+            _ if (low..=high).contains(&value) => Some(within),
             _ if name == OVERJET && value.abs() < EDGE_TO_EDGE_MM => Some("edge to edge"),
             _ if name == OVERJET && (0.0..low).contains(&value) => None,
             _ if value < low => Some(below),
-            _ if value > high => Some(above),
-            _ => Some(within),
+            _ => Some(above),
         };
         Some(Classed { source: &self.source, range, class })
     }
@@ -145,5 +145,8 @@ mod tests {
         assert_eq!(norms.classify(&measure("SNA", Err(Absent::Degenerate))), None);
         assert_eq!(norms.classify(&measure("cobb_1", Ok(40.0))), None);
         assert_eq!(norms.ranges().collect::<Vec<_>>(), [("SNA", [80.0, 84.0])]);
+        ranges[ROWS.len() - 1] = Some([0.0, 3.0]);
+        let norms = Norms::of("clinic 2026".to_owned(), ranges);
+        assert_eq!([0.0, 0.02, 3.0].map(|mm| class(&norms, "MW", mm)), [Some("normal"); 3]);
     }
 }

@@ -118,6 +118,10 @@ pub struct Training {
     /// Every how many groups of films (a patient, a case) one was held out, to choose the epoch and set sigma's unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_out_every: Option<usize>,
+    /// Of the set that the run was given, those held out among them: films and groups, of own films landmarks too. What
+    /// has another digest is another set, and nothing of it was learnt or held out by this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub films_sha256: Option<String>,
     /// Where the weights started ("He initialisation", ..).
     pub initialisation: String,
     /// Schedule, hardware and duration, in words.
@@ -216,6 +220,9 @@ impl Manifest {
             check(&field, self.landmarks == names, set, &format!("a set over these landmarks; it needs {names:?}"))?;
             check(&field, !self.measures[..i].contains(set), set, "a set that occurs once")?;
         }
+        if let Some(digest) = &self.training.films_sha256 {
+            check("training.films_sha256", is_digest(digest), digest, DIGEST_RULE)?;
+        }
         let golden = &self.golden;
         check("golden.file", is_plain_name(&golden.file) && golden.file != *file, &golden.file, NAME_RULE)?;
         check("golden.sha256", is_digest(&golden.sha256), &golden.sha256, DIGEST_RULE)?;
@@ -302,6 +309,7 @@ pub(super) mod tests {
                 data: "none".to_owned(),
                 films: 0,
                 hold_out_every: None,
+                films_sha256: None,
                 initialisation: "none".to_owned(),
                 procedure: "none".to_owned(),
             },

@@ -9,10 +9,17 @@ use tch::{Cuda, Device};
 /// The binary needs `libtorch_cpu` alone; its CUDA half registers itself when it is opened before the first tensor.
 pub(super) fn best() -> Device {
     static OPENED: OnceLock<Option<libloading::os::unix::Library>> = OnceLock::new();
-    OPENED.get_or_init(open_cuda);
+    let mut first = false;
+    let opened = OPENED.get_or_init(|| {
+        first = true;
+        open_cuda()
+    });
     if Cuda::is_available() {
         Cuda::cudnn_set_benchmark(true);
         return Device::Cuda(0);
+    }
+    if first && opened.is_some() {
+        tracing::info!("LibTorch has CUDA but finds no GPU or no driver, staying on the CPU");
     }
     Device::Cpu
 }

@@ -50,19 +50,20 @@ pub struct Findings {
     pub alike: Vec<[String; 2]>,
     /// Films whose labels are unlike those of the others, a sentence each.
     pub odd: Vec<String>,
-    /// Every film that could be decoded, small, with its landmarks.
+    /// Every film of every part that could be decoded, small, with its landmarks.
     pub sheet: RgbImage,
 }
 
 /// Decodes every film of a data set and looks at films and labels; `done` is called after each film.
 ///
-/// `others` are other parts of the set, by name. Their films are looked at too, and compared with those that are trained
-/// on, so that a test set holds nothing that was learnt.
+/// `others` are other parts of the set, by name. Their films are looked at too, and compared with each other and with
+/// those that are trained on, so that a test set holds nothing that was learnt and nothing twice.
 pub fn check(reading: &Reading, others: &[(String, Reading)], done: impl Fn() + Sync) -> Findings {
     let dataset = &reading.dataset;
-    let (looks, mut faults) = looks(reading, &done);
+    let (own, mut faults) = looks(reading, &done);
     let mut notes = dataset.notes.clone();
-    let mut elsewhere = Vec::new();
+    let mut odd = odd_labels(&dataset.films, &dataset.landmarks);
+    let mut looks: Vec<(&str, &LabelledFilm, Look)> = own.into_iter().map(|(film, look)| ("", film, look)).collect();
     for (part, other) in others {
         let (theirs, their_faults) = self::looks(other, &done);
         // What is said of a file that the parts share was said already.
@@ -72,7 +73,8 @@ pub fn check(reading: &Reading, others: &[(String, Reading)], done: impl Fn() + 
         };
         faults.extend(told(their_faults, &faults));
         notes.extend(told(other.dataset.notes.clone(), &dataset.notes));
-        elsewhere.extend(theirs.into_iter().map(|(film, look)| (format!("{part}/{}", film.name), look.hash)));
+        odd.extend(odd_labels(&other.dataset.films, &other.dataset.landmarks));
+        looks.extend(theirs.into_iter().map(|(film, look)| (part.as_str(), film, look)));
     }
     let mut groups: Vec<&str> = dataset.films.iter().map(|film| film.group.as_str()).collect();
     groups.sort_unstable();
@@ -80,9 +82,12 @@ pub fn check(reading: &Reading, others: &[(String, Reading)], done: impl Fn() + 
     let side = |pick: fn(u32, u32) -> u32| {
         looks
             .iter()
-            .map(|(_, look)| look.size)
+            .filter(|(part, ..)| part.is_empty())
+            .map(|(.., look)| look.size)
             .reduce(|a, b| Size::new(pick(a.width, b.width), pick(a.height, b.height)))
     };
+    let (alike, together) = alike(&looks);
+    notes.extend(together.into_iter().map(|[a, b]| format!("{a} and {b} look alike and are of one group")));
     Findings {
         films: dataset.films.len(),
         landmarks: dataset.landmarks.len(),
@@ -92,8 +97,8 @@ pub fn check(reading: &Reading, others: &[(String, Reading)], done: impl Fn() + 
         others: others.iter().map(|(part, other)| (part.clone(), other.dataset.films.len())).collect(),
         notes,
         faults,
-        alike: alike(&looks, &elsewhere),
-        odd: odd_labels(&dataset.films, &dataset.landmarks),
+        alike,
+        odd,
         sheet: sheet(&looks),
     }
 }
@@ -176,22 +181,27 @@ fn hash(radiograph: &Radiograph) -> [u16; HASH_ROWS] {
     std::array::from_fn(row)
 }
 
-fn alike(looks: &[(&LabelledFilm, Look)], elsewhere: &[(String, [u16; HASH_ROWS])]) -> Vec<[String; 2]> {
+/// Pairs that look alike: those of different groups or parts, and those of one group. Each film has the name of its part,
+/// which is empty for those that are trained on.
+fn alike(looks: &[(&str, &LabelledFilm, Look)]) -> (Vec<[String; 2]>, Vec<[String; 2]>) {
     let near = |a: [u16; HASH_ROWS], b: [u16; HASH_ROWS]| {
         std::iter::zip(a, b).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>() <= ALIKE_BITS
     };
-    let mut pairs = Vec::new();
-    for (i, (film, look)) in looks.iter().enumerate() {
-        for (other, second) in &looks[i + 1..] {
-            if near(look.hash, second.hash) && film.group != other.group {
-                pairs.push([film.name.clone(), other.name.clone()]);
+    let name = |part: &str, film: &LabelledFilm| {
+        if part.is_empty() { film.name.clone() } else { format!("{part}/{}", film.name) }
+    };
+    let (mut apart, mut together) = (Vec::new(), Vec::new());
+    for (i, (part, film, look)) in looks.iter().enumerate() {
+        for (other, second, theirs) in &looks[i + 1..] {
+            if near(look.hash, theirs.hash) {
+                // A group of one part is none of another, whatever it is called.
+                let of_one_group = part == other && film.group == second.group;
+                let pairs = if of_one_group { &mut together } else { &mut apart };
+                pairs.push([name(part, film), name(other, second)]);
             }
         }
-        for (other, _) in elsewhere.iter().filter(|(_, hash)| near(look.hash, *hash)) {
-            pairs.push([film.name.clone(), other.clone()]);
-        }
     }
-    pairs
+    (apart, together)
 }
 
 /// Landmarks that look exchanged, and films whose shape is far from all others', after every shape was moved, turned
@@ -263,11 +273,11 @@ fn dot(picture: &mut RgbImage, at: Point) {
     }
 }
 
-fn sheet(looks: &[(&LabelledFilm, Look)]) -> RgbImage {
+fn sheet(looks: &[(&str, &LabelledFilm, Look)]) -> RgbImage {
     let columns = looks.len().clamp(1, SHEET_COLUMNS) as u32;
     let rows = looks.len().div_ceil(SHEET_COLUMNS).max(1) as u32;
     let mut sheet = RgbImage::new(columns * THUMBNAIL.width, rows * THUMBNAIL.height);
-    for (i, (_, look)) in looks.iter().enumerate() {
+    for (i, (.., look)) in looks.iter().enumerate() {
         let (x, y) = ((i % SHEET_COLUMNS) as u32 * THUMBNAIL.width, (i / SHEET_COLUMNS) as u32 * THUMBNAIL.height);
         image::imageops::replace(&mut sheet, &look.thumbnail, i64::from(x), i64::from(y));
     }
@@ -368,12 +378,21 @@ mod tests {
         let findings = check_of(vec![first.clone(), again.clone(), other.clone()]);
         assert_eq!(findings.alike, [["first".to_owned(), "again".to_owned()]]);
         let together = LabelledFilm { group: "first".into(), ..again.clone() };
-        assert!(check_of(vec![first.clone(), together, other.clone()]).alike.is_empty());
+        let findings = check_of(vec![first.clone(), together, other.clone()]);
+        assert!(findings.alike.is_empty());
+        assert_eq!(findings.notes, ["a note", "first and again look alike and are of one group"]);
         // A film of a test set is no film of a group that is trained on.
-        let test = reading(vec![again], &[], Vec::new());
-        let findings = check(&reading(vec![other, first], &[], Vec::new()), &[("test1".to_owned(), test)], || ());
+        let test = reading(vec![again.clone()], &[], Vec::new());
+        let findings =
+            check(&reading(vec![other.clone(), first.clone()], &[], Vec::new()), &[("test1".to_owned(), test)], || ());
         assert_eq!(findings.alike, [["first".to_owned(), "test1/again".to_owned()]]);
         assert_eq!(findings.films, 2);
+        // Nor may a test set hold a film twice.
+        let [a, b] =
+            [first, LabelledFilm { group: "first".into(), ..again }].map(|film| reading(vec![film], &[], Vec::new()));
+        let others = [("test1".to_owned(), a), ("test2".to_owned(), b)];
+        let findings = check(&reading(vec![other], &[], Vec::new()), &others, || ());
+        assert_eq!(findings.alike, [["test1/first".to_owned(), "test2/again".to_owned()]]);
     }
 
     #[test]

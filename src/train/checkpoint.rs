@@ -10,6 +10,11 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::batch::{Array, Weights};
 
+/// Beside a run's checkpoints: where its films lie, a [`Source`](super::datasets::Source).
+pub const FILMS_FILE: &str = "films.toml";
+/// In a run's checkpoints: the [`films_sha256`](super::datasets::Source::films_sha256) of the films that it was given.
+pub const SET_SHA256: &str = "set_sha256";
+
 /// Why weights could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {

@@ -61,6 +61,7 @@ pub use batch::{Array, Batch, FilmPrediction, Weights};
 pub use bench::{TrainingSpeed, noise_films, training_speed};
 pub use calibration::{Calibration, Case, Coverage, calibrate, coverage};
 pub use check::{Findings, check};
+pub use checkpoint::{FILMS_FILE, SET_SHA256};
 pub use cobb::{Angles, mean_differences_deg, smape_percent};
 pub use compare::{CompareError, Comparison, Difference, LEAST_FILMS, RESAMPLES, Verdict, compare};
 pub use elastic::Deformation;
@@ -83,5 +84,5 @@ pub use report::{
     ReportError, Setting, replace_file,
 };
 #[cfg(feature = "torch")]
-pub use run::{CONFIG_FILE, FILMS_FILE, MACHINE_FILE, Run, RunError, load, source_points};
+pub use run::{CONFIG_FILE, MACHINE_FILE, Run, RunError, load, source_points};
 pub use schedule::linear_rate;

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::batch::FilmPrediction;
-use super::checkpoint::{self, CheckpointError};
+use super::checkpoint::{self, CheckpointError, FILMS_FILE, SET_SHA256};
 use super::cobb::Angles;
 use super::datasets::{DatasetError, LabelledFilm, Source};
 use super::loader::{Epoch, LoadedBatch, LoaderConfig, LoaderError, TrainingFilm, plain_batch};
@@ -40,8 +40,6 @@ const BEST: &str = "best.safetensors";
 const BEST_SO_FAR: &str = "best_validation";
 /// The file that holds what a run was told.
 pub const CONFIG_FILE: &str = "config.toml";
-/// The file that says where a run's films lie.
-pub const FILMS_FILE: &str = "films.toml";
 /// The file that says with how many threads and how precisely a run computes.
 pub const MACHINE_FILE: &str = "machine.toml";
 
@@ -54,6 +52,8 @@ pub struct Run {
     pub config: TrainConfig,
     /// Where its films lie.
     pub source: Source,
+    /// [`Source::films_sha256`] of all films, those that validate among them.
+    pub set_sha256: String,
     /// Names of the landmarks, in the network's order.
     pub landmarks: Vec<String>,
     /// Films to learn from.
@@ -177,6 +177,7 @@ impl Position {
             (BEST_SO_FAR.into(), best.to_string()),
             ("training_films".into(), run.train.len().to_string()),
             ("films_sha256".into(), run.films_sha256()),
+            (SET_SHA256.into(), run.set_sha256.clone()),
             ("landmarks".into(), run.landmarks.join(",")),
             ("config".into(), toml::to_string(&run.config).unwrap_or_default()),
         ])

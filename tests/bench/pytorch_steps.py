@@ -4,6 +4,7 @@ batches' size, machine and threads, taken in turns.
     cargo build --release --features torch --bin landmark-train
     pip install torch==2.11.0 numpy
     python tests/bench/pytorch_steps.py [--size 512] [--batch 4] [--threads 2] [--rounds 5] [--program PATH] [--json]
+        [--data FILMS --layout isbi]     films to load and augment; without, films of noise
 
 PyTorch is fed ready batches from memory; landmark-train draws, augments and renders its own on a thread beside it, and
 keeps its moving average. `channels_last` is PyTorch's faster memory layout, which one asks for by hand. On a GPU both
@@ -34,6 +35,7 @@ class Reference:
     def __init__(self, size, batch, channels_last, device):
         torch.manual_seed(0)
         self.device = device
+        self.phases = []
         self.weights = {}
         for name, shape in nfdp_torch.shapes(LANDMARKS).items():
             if name.endswith("running_mean"):
@@ -54,27 +56,38 @@ class Reference:
         self.visibility = torch.ones(batch, LANDMARKS, device=device)
 
     def step(self):
+        marks = [self.now()]
         self.optimiser.zero_grad(set_to_none=True)
         model = nfdp_torch.Nfdp(self.weights, train=True)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device == "cuda"):
             coordinates, sigma = model(self.gray)
         loss = nfdp_torch.loss(self.weights, coordinates.float(), sigma.float(), self.truth, self.visibility)
+        marks.append(self.now())
         loss.backward()
+        marks.append(self.now())
         self.optimiser.step()
+        marks.append(self.now())
+        self.phases.append([1e3 * (end - start) for start, end in zip(marks, marks[1:])])
 
     def films_per_s(self, steps):
         for _ in range(WARM_UP):
             self.step()
-        self.wait()
-        start = time.perf_counter()
+        self.phases.clear()
+        start = self.now()
         for _ in range(steps):
             self.step()
-        self.wait()
-        return steps * len(self.gray) / (time.perf_counter() - start)
+        return steps * len(self.gray) / (self.now() - start)
 
-    def wait(self):
+    def now(self):
+        """The time at which all that was asked for is done."""
         if self.device == "cuda":
             torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def split(self):
+        """Milliseconds a step of the last round, named as by `landmark-train bench`."""
+        names = ["forward_ms_per_step", "backward_ms_per_step", "update_ms_per_step"]
+        return dict(zip(names, map(statistics.mean, zip(*self.phases))))
 
 
 def main():
@@ -85,6 +98,9 @@ def main():
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--program", default="target/release/landmark-train")
+    parser.add_argument("--data", help="films for landmark-train to load and augment, instead of noise")
+    parser.add_argument("--layout", default="isbi")
+    parser.add_argument("--labels")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
@@ -96,23 +112,32 @@ def main():
     }
     command = [options.program, "bench", "--json", "--size", str(options.size), "--batch", str(options.batch)]
     command += ["--steps", str(options.steps), "--threads", str(options.threads)]
-    split = None
+    for name in ["data", "layout", "labels"]:
+        if options.data and getattr(options, name):
+            command += [f"--{name}", getattr(options, name)]
+    splits = {}
     speeds = {"landmark-train": [], **{name: [] for name in peers}}
     for _ in range(options.rounds):
         run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
         if run.returncode != 0:
             sys.exit(f"{' '.join(command)} failed:\n{run.stderr}")
-        split = json.loads(run.stdout)
-        speeds["landmark-train"].append(split["films_per_s"])
+        splits["landmark-train"] = json.loads(run.stdout)
+        speeds["landmark-train"].append(splits["landmark-train"]["films_per_s"])
         for name, peer in peers.items():
             speeds[name].append(peer.films_per_s(options.steps))
+            splits[name] = peer.split()
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     ratios = {name: medians["landmark-train"] / medians[name] for name in peers}
     if options.json:
-        print(json.dumps({"films_per_s": medians, "ratio": ratios, "split": split, "device": device}))
+        print(json.dumps({"films_per_s": medians, "ratio": ratios, "split": splits, "device": device}))
         return
+    phases = ["load_ms_per_film", "augment_ms_per_film", "wait_ms_per_step", "forward_ms_per_step",
+              "backward_ms_per_step", "update_ms_per_step"]
+    print(f"{'':24}{'films/s':>9}" + "".join(f"{phase.split('_')[0]:>10}" for phase in phases))
     for name, value in medians.items():
-        print(f"{name:24}{value:8.2f} films/s")
+        cells = [splits[name].get(phase) for phase in phases]
+        print(f"{name:24}{value:9.2f}" + "".join(f"{'-' if ms is None else f'{ms:.1f}':>10}" for ms in cells))
+    print("milliseconds of the last round: load and augment a film, beside the engine; the others a step")
     for name, ratio in ratios.items():
         print(f"landmark-train is {ratio:.2f} times as fast as {name}")
 

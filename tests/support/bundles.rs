@@ -302,6 +302,7 @@ fn manifest(version: &str) -> Manifest {
             data: "none".to_owned(),
             films: 0,
             hold_out_every: None,
+            films_sha256: None,
             initialisation: "none".to_owned(),
             procedure: "none".to_owned(),
         },

@@ -53,7 +53,7 @@ pub(crate) fn film(kind: Kind, number: u32) -> Vec<u8> {
         Kind::Png => ImageFormat::Png,
         Kind::Bmp => ImageFormat::Bmp,
         Kind::Tiff => ImageFormat::Tiff,
-        Kind::Dicom => return dicom(&film, number),
+        Kind::Dicom => return dicom(&film, number, None),
     };
     let mut bytes = Cursor::new(Vec::new());
     film.write_to(&mut bytes, format).expect("a Vec takes everything");
@@ -65,11 +65,11 @@ pub(crate) fn sop_instance(number: u32) -> String {
     format!("1.2.826.0.1.3680043.10.{number}")
 }
 
-/// A film as a DICOM file of its own SOP instance.
-pub(crate) fn dicom(film: &GrayImage, number: u32) -> Vec<u8> {
+/// A film as a DICOM file of its own SOP instance, calibrated to square pixels of so many millimetres if it is said.
+pub(crate) fn dicom(film: &GrayImage, number: u32, mm_per_px: Option<f64>) -> Vec<u8> {
     let text = |tag, vr, value: &str| InMemElement::new(tag, vr, value);
     let count = |tag, value: u32| InMemElement::new(tag, VR::US, PrimitiveValue::from(value as u16));
-    let object = InMemDicomObject::from_element_iter([
+    let mut object = InMemDicomObject::from_element_iter([
         text(tags::SOP_CLASS_UID, VR::UI, uids::COMPUTED_RADIOGRAPHY_IMAGE_STORAGE),
         text(tags::SOP_INSTANCE_UID, VR::UI, &sop_instance(number)),
         text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2"),
@@ -82,6 +82,9 @@ pub(crate) fn dicom(film: &GrayImage, number: u32) -> Vec<u8> {
         count(tags::PIXEL_REPRESENTATION, 0),
         DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(film.as_raw().clone().into())),
     ]);
+    if let Some(mm) = mm_per_px {
+        object.put(text(tags::IMAGER_PIXEL_SPACING, VR::DS, &format!("{mm}\\{mm}")));
+    }
     let meta = FileMetaTableBuilder::new().transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN);
     let mut bytes = Vec::new();
     let object = object.with_meta(meta).expect("it has a SOP class and instance");

@@ -63,7 +63,14 @@ impl EvaluateArgs {
         let source = self.source.source();
         let training = &bundle.manifest().training;
         // Films of another set were not learnt: all of them count.
-        let is_own_set = training.data.starts_with(&source.words(Split::Train, 0));
+        let is_own_set = match &training.films_sha256 {
+            Some(digest) if source.layout == Layout::Own => {
+                source.films_sha256(&source.films(Split::Train, 0)?.films) == *digest
+            }
+            // Films of one's own may be anybody's, and the bundle does not say whose it learnt.
+            None if source.layout == Layout::Own => false,
+            _ => training.data.starts_with(&source.words(Split::Train, 0)),
+        };
         let otherwise = match source.default_split() {
             Split::Validation if !is_own_set => Split::Train,
             split => split,

@@ -9,8 +9,8 @@ use super::source::SourceArgs;
 use crate::geometry::LengthUnit;
 use crate::model::Training;
 use crate::train::datasets::{Layout, Source, Split, Truth};
-use crate::train::publish::{Publication, TestSet, publish};
-use crate::train::{TrainConfig, Weights, checkpoint};
+use crate::train::publish::{Publication, PublishError, TestSet, publish};
+use crate::train::{FILMS_FILE, SET_SHA256, TrainConfig, Weights, checkpoint};
 
 /// What `landmark-train export` is told.
 #[derive(Debug, Args)]
@@ -62,12 +62,40 @@ pub(super) struct AgreeArgs {
 }
 
 /// A run's best weights, averaged with those of `others`, and what the run was told.
-fn best_of(run: &Path, others: &[PathBuf]) -> anyhow::Result<(Weights, TrainConfig)> {
+///
+/// # Errors
+/// When `source` is not what the run was trained on: what it held out would be another's, and what is measured on it is
+/// not what the card says.
+fn best_of(run: &Path, others: &[PathBuf], source: &Source) -> anyhow::Result<(Weights, TrainConfig)> {
     let path = run.join("best.safetensors");
     let (weights, metadata) = checkpoint::read(&path)?;
     let config = metadata.get("config").with_context(|| format!("{}: no `config` in it", path.display()))?;
-    let config = toml::from_str(config).with_context(|| format!("{}", path.display()))?;
+    let config: TrainConfig = toml::from_str(config).with_context(|| format!("{}", path.display()))?;
+    let told = run.join(FILMS_FILE);
+    let text = std::fs::read_to_string(&told).with_context(|| format!("{}", told.display()))?;
+    let theirs: Source = toml::from_str(&text).with_context(|| format!("{}", told.display()))?;
+    let (then, now) = (words(&theirs), words(source));
+    if then != now {
+        bail!("{} was trained on {then}, not on {now}: give it its own --layout, --truth and --fold", run.display());
+    }
+    let (dataset, validation) = source.training(config.hold_out_every)?;
+    let differs = |key: &str, now: String| metadata.get(key).is_some_and(|then| *then != now);
+    if differs("landmarks", dataset.landmarks.join(","))
+        || differs("training_films", dataset.films.len().to_string())
+        || differs(SET_SHA256, source.films_sha256(dataset.films.iter().chain(&validation)))
+    {
+        bail!(
+            "{}: the films are not those that {} was trained on; name its own, as they were then",
+            source.root.display(),
+            run.display()
+        );
+    }
     Ok((averaged(weights, others)?, config))
+}
+
+/// What a run is trained on, for people.
+fn words(source: &Source) -> String {
+    format!("{}, truth: {}", source.words(Split::Train, 0), source.truth_words())
 }
 
 /// The mean of `weights` and those in `files`, tensor by tensor.
@@ -104,13 +132,13 @@ impl AgreeArgs {
         use crate::train::{Agreement, agree};
 
         let bundle = Bundle::open(&self.bundle)?;
-        let (weights, config) = best_of(&self.run, &self.average)?;
+        let source = self.source.source();
+        let (weights, config) = best_of(&self.run, &self.average, &source)?;
         let landmarks = bundle.manifest().landmarks.len();
         let mut detector = TractDetector::new(bundle.network(), bundle.manifest().network.frame, landmarks)?;
         let options = EngineOptions { seed: 0, flow: config.flow, threads: 1, average_decay: 0.0, bf16: Some(false) };
         let mut engine = Engine::new(config.architecture(landmarks), options)?;
         engine.load_weights(&weights)?;
-        let source = self.source.source();
         let mut films = source.films(source.default_split(), config.hold_out_every)?.films;
         films.truncate(self.films);
         let Agreement { mean_px, max_px } = agree(&mut engine, &mut detector, &films)?;
@@ -124,15 +152,19 @@ impl AgreeArgs {
 
 impl ExportArgs {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let (weights, config) = best_of(&self.run, &self.average)?;
-        let name = self.out.file_name().and_then(|name| name.to_str()).context("--out has no name")?;
         let source = self.films.source();
+        let (weights, config) = best_of(&self.run, &self.average, &source)?;
+        if config.hold_out_every == 0 {
+            return Err(PublishError::NoValidation.into());
+        }
+        let name = self.out.file_name().and_then(|name| name.to_str()).context("--out has no name")?;
         let (dataset, validation) = source.training(config.hold_out_every)?;
         let tests = tests(&source, config.hold_out_every)?;
         let training = Training {
-            data: format!("{}, truth: {}", source.words(Split::Train, config.hold_out_every), source.truth_words()),
+            data: words(&source),
             films: u32::try_from(dataset.films.len())?,
             hold_out_every: Some(config.hold_out_every),
+            films_sha256: Some(source.films_sha256(dataset.films.iter().chain(&validation))),
             initialisation: self.initialisation.clone(),
             procedure: self.procedure.clone(),
         };

@@ -50,7 +50,7 @@ pub(super) struct TrainArgs {
     /// Of weights, order and augmentation.
     #[arg(long)]
     seed: Option<u64>,
-    /// Every nth group of films (a patient, a case) validates; 0 trains on all.
+    /// Every nth group of films (a patient, a case) validates; 0 trains on all, and makes no bundle.
     #[arg(long)]
     hold_out_every: Option<usize>,
     /// Whether logits are clamped at zero before the softmax, as in the paper's code.
@@ -81,8 +81,15 @@ struct MachineArgs {
     #[command(flatten)]
     engine: EngineArgs,
     /// Within a long epoch, minutes between two checkpoints.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = minutes)]
     checkpoint_minutes: f64,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    // A year: what is longer, infinity among it, is no length of time that a clock counts.
+    let allowed = 0.0..=525_600.0;
+    let minutes = text.parse().ok().filter(|minutes| allowed.contains(minutes));
+    minutes.ok_or_else(|| "expected 0 to 525600 minutes".to_owned())
 }
 
 fn toml_file<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
@@ -186,11 +193,18 @@ fn prepare(
         tracing::warn!("{note}");
     }
     config.mirror_partners(&dataset.landmarks).map_err(anyhow::Error::msg)?;
+    if config.hold_out_every == 0 {
+        tracing::warn!(
+            "no film is held out (hold_out_every = 0): the last epoch counts as the best, and the run makes no bundle, whose \
+             sigma needs films that were not learnt"
+        );
+    }
     let films = dataset.films.len();
     if films < config.batch {
         bail!("{films} films train, fewer than a batch of {}; lower `batch`", config.batch);
     }
     tracing::info!("{films} films train, {} validate; decoding", validation.len());
+    let set_sha256 = source.films_sha256(dataset.films.iter().chain(&validation));
     let unit = LengthUnit::of(dataset.films.iter().chain(&validation));
     let progress = super::Progress::over(films + validation.len());
     let load = |films: &[_]| load(films, config.frame, || progress.step());
@@ -206,8 +220,9 @@ fn prepare(
         unit,
         thresholds: unit.thresholds(source.layout).to_vec(),
         machine,
-        checkpoint_interval: Duration::from_secs_f64(60.0 * checkpoint_minutes.max(0.0)),
+        checkpoint_interval: Duration::from_secs_f64(60.0 * checkpoint_minutes),
         source,
+        set_sha256,
         config,
     };
     Ok((run, engine))

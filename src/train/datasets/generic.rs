@@ -5,9 +5,11 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::{Dataset, DatasetError, LabelPlace, LabelledFilm, Reading, generic_coco, generic_csv};
 use crate::geometry::Point;
-use crate::radiograph::Format;
+use crate::radiograph::{Format, Limits, decode};
 
 const LAYOUT: &str = "a line or an annotation with at least one landmark for each film";
 /// Enough for every signature, and for the first element of a DICOM data set.
@@ -47,8 +49,8 @@ pub(super) struct Row {
 ///
 /// CSV: a first line `file,NAME_x,NAME_y,...` with landmark names of `a-z`, `0-9` and `_`, then a line a film, in
 /// pixels whose centres are whole numbers. Two empty cells: the landmark is not visible. The columns `group` (films that
-/// a split keeps together; empty: the film stands for itself) and `mm_per_px` (empty: unknown) may be added. Nothing is
-/// quoted.
+/// a split keeps together; empty: the film stands for itself) and `mm_per_px` (empty: what a DICOM file states of square
+/// pixels, else unknown) may be added. Nothing is quoted.
 ///
 /// COCO: `images`, `annotations` with `keypoints` of `x, y, v`, and `categories` with the names as `keypoints`. A
 /// landmark is visible where `v` is 1 or 2. Coordinates are taken as they stand, nothing is added or subtracted: COCO's
@@ -113,8 +115,24 @@ pub fn generic(folder: &Path, labels: &Path) -> Result<Reading, DatasetError> {
     if unlabelled > blank && faults.is_empty() {
         notes.push(format!("without labels, left out: {} of the films below {}", unlabelled - blank, folder.display()));
     }
-    let films = films.into_values().map(|(_, film)| film).collect();
+    let mut films: Vec<LabelledFilm> = films.into_values().map(|(_, film)| film).collect();
+    films
+        .par_iter_mut()
+        .filter(|film| film.mm_per_px.is_none())
+        .for_each(|film| film.mm_per_px = stated_scale(&film.path));
     Ok(Reading { dataset: Dataset { landmarks, films, notes }, faults })
+}
+
+/// The side of a pixel that a DICOM file states, as the daemon reads it, where its pixels are square. What cannot be read
+/// is said by whoever reads the film.
+fn stated_scale(path: &Path) -> Option<f64> {
+    let mut signature = Vec::new();
+    File::open(path).ok()?.take(SIGNATURE_BYTES).read_to_end(&mut signature).ok()?;
+    if !matches!(Format::of(&signature), Ok(Format::Dicom)) {
+        return None;
+    }
+    let spacing = decode(&fs::read(path).ok()?, &Limits::default()).ok()?.spacing?;
+    ((spacing.x_mm - spacing.y_mm).abs() <= 1e-6 * spacing.x_mm).then_some(spacing.x_mm)
 }
 
 /// Whether a landmark may be called so.

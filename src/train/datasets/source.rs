@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
     AasceSplit, Dataset, DatasetError, HandPart, IsbiSplit, LabelledFilm, Reading, Truth, aasce, generic, hand,
     hold_out_groups, isbi,
 };
+use crate::geometry::Point;
 
 /// The layouts that data sets are published in, and the one for a user's own films.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -136,6 +138,25 @@ impl Source {
         let all = self.films(Split::Train, every)?;
         let (films, validation) = hold_out_groups(all.films, every);
         Ok((Dataset { films, ..all }, validation))
+    }
+
+    /// The digest of a set to train on, by which a run, a bundle and later films find out whether they are of one set:
+    /// names and groups, which say what is held out, and of own films, whose names may be anybody's, the landmarks.
+    #[must_use]
+    pub fn films_sha256<'a>(&self, films: impl IntoIterator<Item = &'a LabelledFilm>) -> String {
+        let mut films: Vec<_> = films.into_iter().collect();
+        films.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut hash = Sha256::new();
+        for LabelledFilm { name, group, landmarks, visible, .. } in films {
+            hash.update(format!("{name}\0{group}\0"));
+            if self.layout == Layout::Own {
+                for (Point { x, y }, visible) in landmarks.iter().zip(visible) {
+                    hash.update([x.to_le_bytes(), y.to_le_bytes()].concat());
+                    hash.update([u8::from(*visible)]);
+                }
+            }
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The part that a bundle is measured on where nothing else is asked for.
