@@ -9,6 +9,7 @@ mod file;
 mod keys;
 mod layers;
 mod load;
+mod norms;
 mod settings;
 mod unknown;
 mod validate;

@@ -13,13 +13,14 @@ use super::file::{
 use super::keys;
 use super::layers::Merged;
 use super::load::Surroundings;
+use super::norms::{Conflict, norms};
 use super::settings::{
     AcquisitionSettings, AfterPublish, CredentialSettings, DaemonSettings, HealthSettings, InferenceSettings,
     LogFormat, LogSettings, ModelSettings, MqttSettings, ResultSettings, Settings, SiteSettings, StateSettings,
     TlsSettings,
 };
 use crate::geometry::{PixelSpacing, SpacingSource};
-use crate::measure::{ISBI2015, Norms};
+use crate::measure::Norms;
 
 /// The settings that a merged configuration stands for.
 ///
@@ -47,9 +48,6 @@ pub fn validate(merged: &Merged, surroundings: &Surroundings) -> Result<Settings
     };
     if check.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(check.errors)) }
 }
-
-/// `measures.norms` where no value is to have a class.
-const NO_NORMS: &str = "none";
 
 struct Check<'a> {
     merged: &'a Merged,
@@ -227,28 +225,10 @@ impl Check<'_> {
     }
 
     fn measures(&mut self, section: &MeasuresSection) -> Norms {
-        let MeasuresSection { norms, sna, snb, anb, odi, apdi, fhi, fha, mw } = section;
-        // In the order of Norms::MEASURES.
-        let ranges = [*sna, *snb, *anb, *odi, *apdi, *fhi, *fha, *mw];
-        let given = Norms::MEASURES.into_iter().zip(ranges).find_map(|(name, range)| Some((name, range?)));
-        match (norms.as_str(), given) {
-            (ISBI2015, None) => Norms::default(),
-            (NO_NORMS, None) => Norms::of(norms.clone(), [None; Norms::MEASURES.len()]),
-            (ISBI2015 | NO_NORMS, Some((name, [low, high]))) => {
-                let key = keys::find(&format!("measures.{}", name.to_lowercase())).expect("every measure has a key");
-                let problem = format!("stands with measures.norms = {norms:?}");
-                let remedy = "results say whose norms they were classed by: give yours a name, or remove the range";
-                self.conflict(key.name, format!("[{low}, {high}]"), problem, remedy);
-                Norms::default()
-            }
-            (_, None) => {
-                let problem = "stands without a range".to_owned();
-                let remedy = "give the measures their ranges, such as sna = [79.4, 83.2], or take isbi2015 or none";
-                self.conflict("measures.norms", format!("{norms:?}"), problem, remedy);
-                Norms::default()
-            }
-            (_, Some(_)) => Norms::of(norms.clone(), ranges),
-        }
+        norms(section).unwrap_or_else(|Conflict { key, value, problem, remedy }| {
+            self.conflict(key, value, problem, remedy);
+            Norms::default()
+        })
     }
 
     fn health(&mut self, section: &HealthSection) -> HealthSettings {
@@ -447,17 +427,6 @@ mod tests {
             let errors = settings(&text).expect_err(&text);
             assert!(errors.starts_with(expected), "{text}\n gives {errors}\n for  {expected}");
         }
-    }
-
-    #[test]
-    fn each_measure_has_its_own_range() {
-        let keys = Norms::MEASURES.map(str::to_lowercase);
-        let lines: String = keys.iter().enumerate().map(|(i, key)| format!("{key} = [{i}, {}]\n", i + 1)).collect();
-        let given = settings(&format!("{SITE}{FOLDER}[measures]\nnorms = \"ours\"\n{lines}")).expect("norms").measures;
-        let expected = Norms::MEASURES.into_iter().enumerate().map(|(i, name)| (name, [i as f64, i as f64 + 1.0]));
-        assert_eq!(given.ranges().collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-        let none = settings(&format!("{SITE}{FOLDER}[measures]\nnorms = \"none\"\n")).expect("none").measures;
-        assert_eq!(none.ranges().count(), 0);
     }
 
     #[test]
