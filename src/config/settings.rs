@@ -40,8 +40,9 @@ pub struct Settings {
 impl Settings {
     /// The SHA-256, in hexadecimal, of the settings that change a result; part of every event's id (R27).
     ///
-    /// Those are: `acquisition.pixel_spacing_mm`, which adds millimetres to films that state no scale, and
-    /// `measures`. Neither the broker, nor limits, nor the journal count: they change whether or when a result comes, not what it says.
+    /// Those are: `acquisition.pixel_spacing_mm`, which adds millimetres to films that state no scale, and `measures`, which
+    /// classes values. Neither the broker, nor limits, nor the journal count: they change whether or when a result comes,
+    /// not what it says.
     ///
     /// Only what differs from the default is hashed, one `key=value` line each after a line with the format's name,
     /// so that a version with more such settings gives the same ids to sites that do not use them.
